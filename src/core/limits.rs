@@ -1,0 +1,94 @@
+//! Every bound of Evermesh on one page, with the relations between them asserted at compile time.
+//!
+//! A bound that a user can change has its default and its ceiling here; one that cannot be changed is a plain constant.
+
+/// Longest stream or node name, in bytes (API: 1–128 of `A-Z a-z 0-9 - _ .`).
+pub const NAME_BYTES_MAX: usize = 128;
+/// Longest subject or subject filter, in bytes.
+pub const SUBJECT_BYTES_MAX: usize = 256;
+/// Most tokens of a subject or subject filter.
+pub const SUBJECT_TOKENS_MAX: usize = 32;
+/// Longest publisher's event id, in bytes.
+pub const EVENT_ID_BYTES_MAX: usize = 256;
+/// Longest content type, in bytes.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 256;
+/// Most user headers of one event.
+pub const HEADERS_MAX: usize = 32;
+/// Longest user header name, in bytes.
+pub const HEADER_NAME_BYTES_MAX: usize = 128;
+/// Longest user header value, in bytes.
+pub const HEADER_VALUE_BYTES_MAX: usize = 4096;
+/// Longest stream description, in bytes.
+pub const DESCRIPTION_BYTES_MAX: usize = 1024;
+
+/// Most data bytes of one event, unless the stream's `max_event_bytes` says less.
+pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
+/// Most events of one publish request.
+pub const BATCH_EVENTS_MAX: usize = 1_000;
+/// Most data bytes of all the events of one publish request.
+pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Most bytes of a request's body: a batch as JSON with base64 is larger than its data.
+pub const BODY_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
+/// Most bytes of one encoded publish request: the data and every header at its longest would not fit; it is refused.
+pub const REQUEST_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
+
+/// Most encoded bytes of one Raft entry; a single request may always fill one alone.
+pub const ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most publish requests in one Raft entry.
+pub const ENTRY_REQUESTS_MAX: usize = 1_024;
+/// Most bytes of entries in one replication message.
+pub const APPEND_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most bytes of one frame between peers.
+pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Event ids remembered by one stream for deduplication, at most; beyond it publishes with an id are refused.
+pub const DEDUP_IDS_MAX: usize = 1_000_000;
+/// Default deduplication window, in milliseconds (2 minutes).
+pub const DEDUP_WINDOW_MS: u64 = 120_000;
+/// Longest deduplication window, in milliseconds (1 day).
+pub const DEDUP_WINDOW_MS_MAX: u64 = 24 * 3600 * 1000;
+/// Subject purges that one stream remembers at a time.
+pub const TOMBSTONES_MAX: usize = 64;
+
+/// Publish requests of one node to one stream that wait for their outcome.
+pub const PENDING_REQUESTS_MAX: usize = 16_384;
+/// Bytes of publish requests of one node, all streams, that wait for their outcome.
+pub const PENDING_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Origins (node and boot) whose outcomes one stream remembers; a node has one live boot.
+pub const ORIGINS_MAX: usize = 64;
+
+/// Default deadline of a publish, in milliseconds.
+pub const PUBLISH_WAIT_MS: u64 = 10_000;
+/// Longest `wait` of a read, in milliseconds.
+pub const READ_WAIT_MS_MAX: u64 = 60_000;
+/// Most events of one JSON page.
+pub const PAGE_EVENTS_MAX: usize = 1_000;
+/// Most data bytes of one JSON page or chunk read from the log.
+pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
+/// Most events of one chunk read from the log.
+pub const CHUNK_EVENTS_MAX: usize = 1_000;
+/// Applied events that a stream keeps decoded in memory for readers at its tail.
+pub const TAIL_EVENTS_MAX: usize = 2_048;
+/// Data bytes of those events.
+pub const TAIL_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Most streams of one cluster.
+pub const STREAMS_MAX: usize = 10_000;
+/// Most nodes of one cluster.
+pub const NODES_MAX: usize = 64;
+/// Most subscriptions of one WebSocket.
+pub const SOCKET_SUBSCRIPTIONS_MAX: usize = 256;
+/// Most publishes of one WebSocket that wait for their outcome.
+pub const SOCKET_PENDING_MAX: usize = 4_096;
+/// Most bytes of one WebSocket message from a client.
+pub const SOCKET_MESSAGE_BYTES_MAX: usize = BODY_BYTES_MAX;
+/// Most credit that one subscription may hold, in events.
+pub const CREDIT_MAX: u64 = 1_000_000_000;
+
+const _: () = assert!(EVENT_BYTES_MAX <= BATCH_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX < REQUEST_BYTES_MAX);
+const _: () = assert!(REQUEST_BYTES_MAX <= ENTRY_BYTES_MAX);
+const _: () = assert!(ENTRY_BYTES_MAX <= APPEND_BYTES_MAX);
+const _: () = assert!(APPEND_BYTES_MAX * 2 < FRAME_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX < PENDING_BYTES_MAX);
+const _: () = assert!(BATCH_EVENTS_MAX <= CHUNK_EVENTS_MAX);

@@ -1,0 +1,8 @@
+//! Evermesh: durable events over REST, WebSockets and SSE, on every node of a full mesh.
+//!
+//! The rooms, from the bottom up: [`core`] decides, [`store`] keeps, [`cluster`] agrees, [`node`] offers, `api` is reached,
+//! `cli` is typed. [`wire`] holds the public shapes and `client` speaks them. `ARCHITECTURE.md` has the whole picture.
+
+#![forbid(unsafe_code)]
+
+pub mod core;
