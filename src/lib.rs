@@ -6,4 +6,6 @@
 #![forbid(unsafe_code)]
 
 pub mod core;
+pub mod cluster;
 pub mod node;
+pub mod store;

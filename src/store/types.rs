@@ -1,0 +1,93 @@
+//! The values that cross this room's door: log ids, entries, options, and the wait for durability.
+
+use super::Error;
+use bytes::Bytes;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::sync::oneshot;
+
+/// The place of an entry: where it is, and who wrote it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LogId {
+    pub index: u64,
+    pub term: u64,
+    pub leader: u64,
+}
+
+/// One entry of a group's log. The payload belongs to the room above and is opaque here; a clone shares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub index: u64,
+    pub term: u64,
+    pub leader: u64,
+    pub payload: Bytes,
+}
+
+impl Entry {
+    pub fn id(&self) -> LogId {
+        LogId { index: self.index, term: self.term, leader: self.leader }
+    }
+}
+
+/// Both ends of a group's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogState {
+    /// Everything up to here is deleted.
+    pub purged: Option<LogId>,
+    /// The newest entry; equal to `purged` while the log is empty.
+    pub last: Option<LogId>,
+}
+
+/// What an operator or a test may set.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A segment that grew past this many bytes is sealed and the next one begun.
+    pub segment_bytes: u64,
+    /// Payload bytes of a group's newest durable entries that stay in memory for readers.
+    pub tail_bytes: usize,
+    /// Page cache of the active segment, in bytes.
+    pub cache_bytes: usize,
+    /// Page cache of every sealed segment that is open for reading, in bytes.
+    pub sealed_cache_bytes: usize,
+    /// Sealed segments that may be open for reading at a time.
+    pub open_segments: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { segment_bytes: 128 << 20, tail_bytes: 1 << 20, cache_bytes: 64 << 20, sealed_cache_bytes: 4 << 20, open_segments: 32 }
+    }
+}
+
+/// Called once, on the writer's thread, after the commit that holds what was asked for, or with the error that prevents it.
+///
+/// It must not block: every group waits behind it.
+pub type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+/// A write that is on its way to disk. Await it, or [`Durable::wait`] for it outside of async code; dropping it does not undo it.
+#[must_use = "the write is durable only once this resolves"]
+pub struct Durable(oneshot::Receiver<Result<(), Error>>);
+
+impl Durable {
+    pub(super) fn new() -> (Done, Durable) {
+        let (tx, rx) = oneshot::channel();
+        let done: Done = Box::new(move |result| {
+            let _ = tx.send(result);
+        });
+        (done, Durable(rx))
+    }
+
+    /// Blocks this thread until the write is durable. Must not be called from an async task.
+    pub fn wait(self) -> Result<(), Error> {
+        self.0.blocking_recv().unwrap_or(Err(Error::Closed))
+    }
+}
+
+impl Future for Durable {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(Error::Closed)))
+    }
+}
