@@ -85,6 +85,30 @@ pub const SOCKET_MESSAGE_BYTES_MAX: usize = BODY_BYTES_MAX;
 /// Most credit that one subscription may hold, in events.
 pub const CREDIT_MAX: u64 = 1_000_000_000;
 
+// Between peers (cluster::mesh).
+
+/// Most bytes of one message of the handshake, before the peer has proved that it knows the secret.
+pub const HANDSHAKE_BYTES_MAX: usize = 4 * 1024;
+/// Connections that may be in the handshake at a time; beyond it a new one is closed.
+pub const HANDSHAKES_MAX: usize = 256;
+/// Connections that peers may hold to this node; beyond it a new one is closed.
+pub const PEER_CONNECTIONS_MAX: usize = 1_024;
+/// Bytes that wait to be written to one connection of a peer.
+pub const PEER_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Calls over one connection that may be unanswered at the caller.
+pub const PEER_CALLS_MAX: usize = 16_384;
+/// Work of one connection that may be unanswered at the callee, in units of `PEER_WORK_UNIT_BYTES` begun: beyond it the connection is
+/// not read. So at most 16,384 calls and about 64 MiB.
+pub const PEER_WORK_UNITS_MAX: usize = 16_384;
+/// Bytes of one such unit.
+pub const PEER_WORK_UNIT_BYTES: usize = 4 * 1024;
+/// Longest refusal message between peers, in bytes.
+pub const PEER_MESSAGE_BYTES_MAX: usize = 1_024;
+/// Longest software version string of a peer, in bytes.
+pub const PEER_VERSION_BYTES_MAX: usize = 64;
+/// Bytes of frames that one write to a peer gathers; the last frame of them may exceed it.
+pub const PEER_WRITE_BYTES: usize = 1024 * 1024;
+
 const _: () = assert!(EVENT_BYTES_MAX <= BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX < REQUEST_BYTES_MAX);
 const _: () = assert!(REQUEST_BYTES_MAX <= ENTRY_BYTES_MAX);
@@ -92,3 +116,7 @@ const _: () = assert!(ENTRY_BYTES_MAX <= APPEND_BYTES_MAX);
 const _: () = assert!(APPEND_BYTES_MAX * 2 < FRAME_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX < PENDING_BYTES_MAX);
 const _: () = assert!(BATCH_EVENTS_MAX <= CHUNK_EVENTS_MAX);
+const _: () = assert!(FRAME_BYTES_MAX / PEER_WORK_UNIT_BYTES < PEER_WORK_UNITS_MAX);
+const _: () = assert!(FRAME_BYTES_MAX < PEER_QUEUE_BYTES_MAX);
+const _: () = assert!(PEER_MESSAGE_BYTES_MAX + PEER_VERSION_BYTES_MAX < HANDSHAKE_BYTES_MAX);
+const _: () = assert!(NODES_MAX * 2 <= HANDSHAKES_MAX && HANDSHAKES_MAX <= PEER_CONNECTIONS_MAX);
