@@ -7,6 +7,5 @@
 
 pub mod cluster;
 pub mod core;
-pub mod cluster;
 pub mod node;
 pub mod store;

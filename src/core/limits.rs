@@ -120,3 +120,8 @@ const _: () = assert!(FRAME_BYTES_MAX / PEER_WORK_UNIT_BYTES < PEER_WORK_UNITS_M
 const _: () = assert!(FRAME_BYTES_MAX < PEER_QUEUE_BYTES_MAX);
 const _: () = assert!(PEER_MESSAGE_BYTES_MAX + PEER_VERSION_BYTES_MAX < HANDSHAKE_BYTES_MAX);
 const _: () = assert!(NODES_MAX * 2 <= HANDSHAKES_MAX && HANDSHAKES_MAX <= PEER_CONNECTIONS_MAX);
+
+/// Payload bytes applied between two checkpoints of a group's folded state; a restart replays at most about this much.
+pub const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
+/// Entries applied between two checkpoints.
+pub const CHECKPOINT_ENTRIES: u64 = 100_000;

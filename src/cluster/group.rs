@@ -1,0 +1,295 @@
+//! One Raft group on this node: proposing, leadership, membership, and its life from opening to closing.
+
+use super::machine::{Fold, Folded};
+use super::network::Factory;
+use super::types::{LeaderId, Payload, Raft, Response, TypeConfig, Vote};
+use super::{log::Log, mesh::Mesh};
+use crate::store;
+use bytes::Bytes;
+use openraft::{
+    ChangeMembers, Config, ReadPolicy, ServerState, SnapshotPolicy,
+    async_runtime::WatchReceiver,
+    errors::{ClientWriteError, Fatal, InitializeError, RaftError},
+    impls::{EmptyNode, ProgressResponder},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::{mpsc, watch};
+
+/// Timers of a group, in milliseconds.
+///
+/// A follower campaigns when it heard nothing for `election_max` plus a random time between `election_min` and `election_max`
+/// (openraft gives the leader a lease of `election_max`). Shorter is faster at a failover and riskier under load.
+#[derive(Clone, Copy, Debug)]
+pub struct Timers {
+    pub heartbeat: u64,
+    pub election_min: u64,
+    pub election_max: u64,
+}
+
+impl Default for Timers {
+    fn default() -> Timers {
+        Timers { heartbeat: 150, election_min: 450, election_max: 750 }
+    }
+}
+
+/// Who leads a group, as this node knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    pub leader: Option<u64>,
+    pub term: u64,
+    /// Set while this node leads: what a proposal is bound to.
+    pub mine: Option<LeaderId>,
+}
+
+/// Why a proposal has no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotProposed {
+    /// It is provably not in the log: it may be proposed again anywhere.
+    Refused,
+    /// It may have been, or may still be, committed.
+    Unknown,
+}
+
+/// A replica's distance from its leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub voter: bool,
+    /// Log entries that the leader has and the replica has not acknowledged; `None` if it never answered this leader.
+    pub lag: Option<u64>,
+}
+
+/// A handle to one open group; clones are the same one.
+#[derive(Clone)]
+pub struct Group {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: u64,
+    node: u64,
+    raft: Raft,
+    folded: Folded,
+    leadership: watch::Receiver<Leadership>,
+}
+
+/// A group that ended by itself: its storage failed, or consensus gave up. Nothing on this node may go on as if it were whole.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub group: u64,
+    pub why: String,
+}
+
+pub struct Open<'a> {
+    pub id: u64,
+    pub node: u64,
+    pub mesh: &'a Mesh,
+    pub store: store::Group,
+    pub fold: Arc<dyn Fold>,
+    pub timers: Timers,
+    pub failures: mpsc::Sender<Failure>,
+}
+
+fn config(timers: Timers) -> Config {
+    Config {
+        cluster_name: "evermesh".into(),
+        heartbeat_interval: timers.heartbeat,
+        election_timeout_min: timers.election_min,
+        election_timeout_max: timers.election_max,
+        enable_pre_vote: Some(true),
+        quorum_loss_probe_interval: Some(timers.election_max * 2 + timers.election_min),
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        max_payload_entries: 128,
+        api_channel_size: Some(1024),
+        notification_channel_size: Some(1024),
+        state_machine_channel_size: Some(64),
+        log_stage_capacity: Some(1),
+        ..Config::default()
+    }
+}
+
+impl Group {
+    pub async fn open(open: Open<'_>) -> Result<Group, Failure> {
+        let id = open.id;
+        let failure = |why: String| Failure { group: id, why };
+        let folded = Folded::open(open.store.clone(), open.fold).map_err(|why| failure(why.to_string()))?;
+        let config = config(open.timers).validate().map_err(|why| failure(why.to_string()))?;
+        let factory = Factory { mesh: open.mesh.clone(), group: id };
+        let raft = Raft::new(open.node, Arc::new(config), factory, Log::new(open.store), folded.clone());
+        let raft = raft.await.map_err(|why| failure(why.to_string()))?;
+        let leadership = watch_leadership(id, open.node, &raft, open.failures);
+        Ok(Group { inner: Arc::new(Inner { id, node: open.node, raft, folded, leadership }) })
+    }
+
+    pub fn id(&self) -> u64 {
+        self.inner.id
+    }
+
+    pub(super) fn raft(&self) -> &Raft {
+        &self.inner.raft
+    }
+
+    pub fn folded(&self) -> &Folded {
+        &self.inner.folded
+    }
+
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// Makes these the first members. Harmless where the group has a log already.
+    pub async fn initialize(&self, members: &[u64]) -> Result<(), String> {
+        let members: BTreeMap<u64, EmptyNode> = members.iter().map(|id| (*id, EmptyNode::new())).collect();
+        match self.inner.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    pub async fn is_initialized(&self) -> bool {
+        self.inner.raft.is_initialized().await.unwrap_or(false)
+    }
+
+    /// Puts a command at the end of the leader's log, if this node still leads as `leader`. When the outer future is done the command
+    /// has its place after everything proposed before; the inner one gives what became of it.
+    pub async fn propose(
+        &self,
+        leader: LeaderId,
+        command: Bytes,
+    ) -> Result<impl Future<Output = Result<Response, NotProposed>> + Send + 'static + use<>, NotProposed> {
+        let (responder, done) = ProgressResponder::complete_only();
+        let sent = self.inner.raft.write(Payload(command)).with_leader(leader).responder(responder).await;
+        sent.map_err(|_| NotProposed::Refused)?;
+        Ok(async move {
+            match done.await {
+                Ok(Ok(response)) => Ok(response.data),
+                Ok(Err(ClientWriteError::ForwardToLeader(_) | ClientWriteError::PreconditionFailed(_))) => Err(NotProposed::Refused),
+                Ok(Err(_)) | Err(_) => Err(NotProposed::Unknown),
+            }
+        })
+    }
+
+    /// Confirms with a quorum that this node leads; afterwards everything acknowledged by anyone before the call is applied here.
+    /// Also renews the lease without which a leader refuses proposals. Gives the number of applied entries (index plus one).
+    pub async fn confirm_leadership(&self) -> Result<u64, String> {
+        let read = self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await.map_err(|error| error.to_string())?;
+        Ok(read.log_id().index() + 1)
+    }
+
+    /// Waits until the entries before `upto` are applied here.
+    pub async fn wait_applied(&self, upto: u64) {
+        let mut applied = self.inner.folded.applied();
+        // The sender lives as long as the group; after its end nobody needs the answer.
+        let _ = applied.wait_for(|applied| *applied >= upto).await;
+    }
+
+    /// The members and, at the leader, how far each is.
+    pub fn progress(&self) -> BTreeMap<u64, Progress> {
+        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        let last = metrics.last_log_index.map_or(0, |index| index + 1);
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let lag = |id: &u64| {
+            if *id == self.inner.node {
+                return Some(0);
+            }
+            let matched = metrics.replication.as_ref()?.get(id)?;
+            Some(last.saturating_sub(matched.as_ref().map_or(0, |log_id| log_id.index() + 1)))
+        };
+        membership.nodes().map(|(id, _)| (*id, Progress { voter: voters.contains(id), lag: lag(id) })).collect()
+    }
+
+    /// Whether the members are exactly these, all of them voters, and no change is under way.
+    pub fn members_are(&self, wanted: &BTreeSet<u64>) -> bool {
+        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        let stored = &metrics.membership_config;
+        let membership = stored.membership();
+        let uniform = membership.get_joint_config().len() == 1;
+        uniform && membership.voter_ids().collect::<BTreeSet<_>>() == *wanted && membership.learner_ids().next().is_none()
+    }
+
+    pub fn is_voter(&self, node: u64) -> bool {
+        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        metrics.membership_config.membership().voter_ids().any(|id| id == node)
+    }
+
+    /// At the leader: brings every node of `wanted` up to date as a learner, then makes exactly them the voters.
+    pub async fn change_members(&self, wanted: &BTreeSet<u64>) -> Result<(), String> {
+        for id in wanted.iter().filter(|id| !self.is_voter(**id)) {
+            self.inner.raft.add_learner(*id, EmptyNode::new(), true).await.map_err(|error| error.to_string())?;
+        }
+        let change = ChangeMembers::ReplaceAllVoters(wanted.clone());
+        self.inner.raft.change_membership(change, false).await.map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    /// Hands the leadership to a voter that is up to date and waits until somebody else leads.
+    pub async fn transfer_leader(&self, to: u64, within: Duration) -> Result<u64, String> {
+        let mut leadership = self.leadership();
+        self.inner.raft.trigger().transfer_leader(to).await.map_err(|error| error.to_string())?;
+        let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != self.inner.node));
+        match tokio::time::timeout(within, moved).await {
+            Ok(Ok(now)) => Ok(now.leader.unwrap_or(to)),
+            _ => Err("the new leader was not elected in time".into()),
+        }
+    }
+
+    /// Deletes the log up to the newest checkpoint that retention allows.
+    pub async fn purge(&self) -> Result<(), String> {
+        let Some(index) = self.inner.folded.purgeable() else { return self.inner.folded.forget_purged().map_err(|e| e.to_string()) };
+        let fatal = |error: Fatal<TypeConfig>| error.to_string();
+        self.inner.raft.trigger().snapshot().await.map_err(fatal)?;
+        let snapshot = self.inner.raft.wait(Some(Duration::from_secs(10)));
+        let reached = |metrics: &openraft::RaftMetrics<TypeConfig>| metrics.snapshot.is_some_and(|id| id.index() >= index);
+        snapshot.metrics(reached, "a snapshot for purging").await.map_err(|error| error.to_string())?;
+        self.inner.raft.trigger().purge_log(index).await.map_err(fatal)
+    }
+
+    /// Stops taking part. What is acknowledged is durable already; the checkpoint only shortens the next start.
+    pub async fn close(&self) {
+        if let Err(error) = self.inner.folded.save_checkpoint() {
+            tracing::warn!(group = self.inner.id, %error, "no checkpoint at closing");
+        }
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(group = self.inner.id, %error, "the group did not close cleanly");
+        }
+    }
+}
+
+/// Follows openraft's own state: publishes who leads, and reports a group that ended by itself.
+fn watch_leadership(group: u64, node: u64, raft: &Raft, failures: mpsc::Sender<Failure>) -> watch::Receiver<Leadership> {
+    let (sender, receiver) = watch::channel(Leadership::default());
+    let mut server = raft.server_metrics();
+    let raft = raft.clone();
+    tokio::spawn(async move {
+        loop {
+            let now = {
+                let metrics = server.borrow_watched();
+                leadership(node, metrics.state, metrics.current_leader, &metrics.vote)
+            };
+            sender.send_if_modified(|old| std::mem::replace(old, now) != now);
+            if server.changed().await.is_err() {
+                break;
+            }
+        }
+        sender.send_replace(Leadership::default());
+        let ended = raft.metrics().borrow_watched().running_state.clone();
+        if let Err(fatal) = ended
+            && !matches!(fatal, Fatal::Stopped)
+        {
+            // A full channel means that another failure is being handled already.
+            let _ = failures.try_send(Failure { group, why: fatal.to_string() });
+        }
+    });
+    receiver
+}
+
+fn leadership(node: u64, state: ServerState, leader: Option<u64>, vote: &Vote) -> Leadership {
+    let mine = (state == ServerState::Leader && vote.committed && vote.leader_id.node_id == node).then_some(vote.leader_id);
+    Leadership { leader, term: vote.leader_id.term, mine }
+}

@@ -1,0 +1,177 @@
+//! Every open group of this node, and the way of the peers' messages into them.
+
+use super::encoding;
+use super::group::{Failure, Group, Open, Timers};
+use super::machine::Fold;
+use super::mesh::{Mesh, Peer, Reply};
+use super::network::method;
+use super::types::Snapshot;
+use crate::store::Store;
+use bytes::Bytes;
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, OnceLock, RwLock},
+    task::{Context, Poll},
+};
+use tokio::sync::mpsc;
+
+/// Refusal codes of this room on the mesh.
+pub mod refusal {
+    /// The group is not open on this node.
+    pub const NO_GROUP: u16 = 1;
+    /// The bytes do not decode.
+    pub const MALFORMED: u16 = 2;
+    /// The group could not answer.
+    pub const FAILED: u16 = 3;
+    /// The caller is no member of this cluster.
+    pub const STRANGER: u16 = 4;
+    /// The last number of this room; larger ones belong to the room above.
+    pub const LAST: u16 = 99;
+}
+
+/// A handle to the node's groups; clones are the same ones.
+#[derive(Clone)]
+pub struct Groups {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    mesh: OnceLock<Mesh>,
+    timers: Timers,
+    failures: mpsc::Sender<Failure>,
+    open: RwLock<HashMap<u64, Group>>,
+}
+
+impl Groups {
+    /// Failures of groups come out of `failures`: the node stops for the first.
+    pub fn new(store: Store, timers: Timers, failures: mpsc::Sender<Failure>) -> Groups {
+        Groups { inner: Arc::new(Inner { store, mesh: OnceLock::new(), timers, failures, open: RwLock::default() }) }
+    }
+
+    /// Groups and mesh know each other: this closes the circle, once, before any group is opened.
+    pub fn set_mesh(&self, mesh: Mesh) {
+        let _ = self.inner.mesh.set(mesh);
+    }
+
+    pub fn get(&self, id: u64) -> Option<Group> {
+        self.inner.open.read().expect("nobody panics while holding it").get(&id).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Group> {
+        self.inner.open.read().expect("nobody panics while holding it").values().cloned().collect()
+    }
+
+    /// Opens a group whose state is `fold`. Opening twice is a mistake of the caller, who owns the decision.
+    pub async fn open(&self, id: u64, node: u64, fold: Arc<dyn Fold>) -> Result<Group, Failure> {
+        let mesh = self.inner.mesh.get().expect("set before any group is opened");
+        let (store, failures) = (self.inner.store.group(id), self.inner.failures.clone());
+        let group = Group::open(Open { id, node, mesh, store, fold, timers: self.inner.timers, failures }).await?;
+        self.inner.open.write().expect("nobody panics while holding it").insert(id, group.clone());
+        Ok(group)
+    }
+
+    /// Stops a group; its data stays.
+    pub async fn close(&self, id: u64) {
+        let group = self.inner.open.write().expect("nobody panics while holding it").remove(&id);
+        if let Some(group) = group {
+            group.close().await;
+        }
+    }
+
+    /// Takes a consensus message of a peer. Called from the connection's read loop: must not block, and keeps the order of appends.
+    pub fn handle(&self, from: Peer, method: u16, body: Bytes, reply: Reply) {
+        if from.node == 0 {
+            return reply.refuse(refusal::STRANGER, "join the cluster first");
+        }
+        let routed = match method {
+            method::APPEND => self.append(body, reply),
+            method::VOTE | method::PRE_VOTE => self.vote(method, body, reply),
+            method::SNAPSHOT => self.install(body, reply),
+            method::TRANSFER_LEADER => self.transfer(body, reply),
+            _ => Err((reply, refusal::MALFORMED, "no such method".into())),
+        };
+        if let Err((reply, code, why)) = routed {
+            reply.refuse(code, &why);
+        }
+    }
+
+    fn find<T>(&self, decoded: Result<(u64, T), crate::core::codec::Corrupt>) -> Result<(Group, T), (u16, String)> {
+        let (id, value) = decoded.map_err(|error| (refusal::MALFORMED, error.to_string()))?;
+        let group = self.get(id).ok_or_else(|| (refusal::NO_GROUP, format!("group {id} is not open here")))?;
+        Ok((group, value))
+    }
+
+    fn append(&self, body: Bytes, reply: Reply) -> Result<(), (Reply, u16, String)> {
+        let (group, request) = match self.find(encoding::decode_append(body)) {
+            Ok(found) => found,
+            Err((code, why)) => return Err((reply, code, why)),
+        };
+        in_order(async move {
+            match group.raft().append_entries(request).await {
+                Ok(response) => reply.ok(encoding::encode_append_response(&response)),
+                Err(error) => reply.refuse(refusal::FAILED, &error.to_string()),
+            }
+        });
+        Ok(())
+    }
+
+    fn vote(&self, method: u16, body: Bytes, reply: Reply) -> Result<(), (Reply, u16, String)> {
+        let (group, request) = match self.find(encoding::decode_vote_request(body)) {
+            Ok(found) => found,
+            Err((code, why)) => return Err((reply, code, why)),
+        };
+        in_order(async move {
+            let answer = match method {
+                method::VOTE => group.raft().vote(request).await,
+                _ => group.raft().pre_vote(request).await,
+            };
+            match answer {
+                Ok(response) => reply.ok(encoding::encode_vote_response(&response)),
+                Err(error) => reply.refuse(refusal::FAILED, &error.to_string()),
+            }
+        });
+        Ok(())
+    }
+
+    fn install(&self, body: Bytes, reply: Reply) -> Result<(), (Reply, u16, String)> {
+        let decoded = encoding::decode_install(body).map(|(group, vote, meta, snapshot)| (group, (vote, Snapshot { meta, snapshot })));
+        let (group, (vote, snapshot)) = match self.find(decoded) {
+            Ok(found) => found,
+            Err((code, why)) => return Err((reply, code, why)),
+        };
+        in_order(async move {
+            match group.raft().install_full_snapshot(vote, snapshot).await {
+                Ok(response) => reply.ok(encoding::encode_vote(&response.vote)),
+                Err(error) => reply.refuse(refusal::FAILED, &error.to_string()),
+            }
+        });
+        Ok(())
+    }
+
+    fn transfer(&self, body: Bytes, reply: Reply) -> Result<(), (Reply, u16, String)> {
+        let (group, request) = match self.find(encoding::decode_transfer(body)) {
+            Ok(found) => found,
+            Err((code, why)) => return Err((reply, code, why)),
+        };
+        in_order(async move {
+            match group.raft().handle_transfer_leader(request).await {
+                Ok(Ok(())) => reply.ok(Bytes::new()),
+                Ok(Err(refused)) => reply.refuse(refusal::FAILED, &refused.to_string()),
+                Err(error) => reply.refuse(refusal::FAILED, &error.to_string()),
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Runs a message's future on a task of its own, after polling it once here: the first poll puts the message into the group's queue,
+/// so that messages enter the group in the order in which they arrived.
+fn in_order(future: impl Future<Output = ()> + Send + 'static) {
+    let mut future = Box::pin(future);
+    let mut context = Context::from_waker(futures_util::task::noop_waker_ref());
+    if let Poll::Pending = future.as_mut().poll(&mut context) {
+        tokio::spawn(future);
+    }
+}

@@ -1,0 +1,256 @@
+//! openraft's state machine around a [`Fold`]: counts, checkpoints and snapshots; what an entry means is the fold's.
+//!
+//! Log = store: the log entries *are* the events, and the folded state is small metadata. So a snapshot is never taken to shorten the
+//! log; it is an older checkpoint, taken exactly where retention lets the log begin, and a new replica gets it plus the whole log
+//! after it. See `ARCHITECTURE.md`, "Log = store".
+
+use super::encoding;
+use super::types::{EntryPayload, LogId, Membership, Response, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::core::{codec::Corrupt, limits};
+use crate::store;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use openraft::{
+    OptionalSend, RaftSnapshotBuilder,
+    storage::{EntryResponder, RaftStateMachine},
+};
+use std::{
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+use tokio::sync::watch;
+
+/// What a group's committed commands are folded into. Applied in order, each index once; deterministic.
+pub trait Fold: Send + Sync + 'static {
+    fn apply(&self, index: u64, command: Bytes) -> Result<Response, Corrupt>;
+    /// The whole folded state.
+    fn encode(&self) -> Bytes;
+    /// Replaces the whole folded state.
+    fn restore(&self, state: Bytes) -> Result<(), Corrupt>;
+    /// The entries up to and including `index` are gone from the log.
+    fn forget_through(&self, index: u64);
+}
+
+/// The state machine of one group; clones are the same one.
+#[derive(Clone)]
+pub struct Folded {
+    shared: Arc<Shared>,
+}
+
+/// - `position.applied` is what `fold` contains, exactly: both change only inside `apply` and `restore`, which openraft calls one at a time.
+/// - A checkpoint at an index holds the state after that index.
+struct Shared {
+    fold: Arc<dyn Fold>,
+    group: store::Group,
+    position: Mutex<Position>,
+    /// Index of the newest applied entry plus one: 0 before the first.
+    applied: watch::Sender<u64>,
+    /// Retention has no use for entries up to here: the next snapshot is a checkpoint at or before it.
+    purge_upto: AtomicU64,
+}
+
+#[derive(Clone, Default)]
+struct Position {
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    bytes: u64,
+    entries: u64,
+    checkpoint_bytes: u64,
+}
+
+impl Folded {
+    /// Starts from the newest checkpoint that the log covers.
+    pub fn open(group: store::Group, fold: Arc<dyn Fold>) -> io::Result<Folded> {
+        let shared = Shared {
+            fold,
+            group,
+            position: Mutex::default(),
+            applied: watch::Sender::new(0),
+            purge_upto: AtomicU64::new(0),
+        };
+        let folded = Folded { shared: Arc::new(shared) };
+        let last = folded.shared.group.log_state().last.map(|id| id.index);
+        let usable = folded.shared.group.checkpoints().into_iter().rev().find(|index| Some(*index) <= last);
+        if let Some(index) = usable {
+            let (meta, state) = folded.checkpoint_at(index)?;
+            folded.restore(meta, state)?;
+        }
+        Ok(folded)
+    }
+
+    /// Changes when entries were applied: the index of the newest plus one.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.shared.applied.subscribe()
+    }
+
+    pub fn applied_log_id(&self) -> Option<LogId> {
+        self.position().applied
+    }
+
+    /// Retention has no use for entries up to and including `index`.
+    pub fn allow_purge(&self, index: u64) {
+        self.shared.purge_upto.fetch_max(index, Relaxed);
+    }
+
+    /// The checkpoint that the next snapshot would be, if it is later than what was purged already.
+    pub fn purgeable(&self) -> Option<u64> {
+        let upto = self.shared.purge_upto.load(Relaxed);
+        let purged = self.shared.group.log_state().purged.map(|id| id.index);
+        self.shared.group.checkpoints().into_iter().rfind(|index| *index <= upto).filter(|index| Some(*index) > purged)
+    }
+
+    /// Forgets what describes purged entries.
+    pub fn forget_purged(&self) -> io::Result<()> {
+        let Some(purged) = self.shared.group.log_state().purged else { return Ok(()) };
+        self.shared.fold.forget_through(purged.index);
+        self.shared.group.drop_checkpoints_before(purged.index).map_err(io::Error::other)
+    }
+
+    /// Writes the folded state beside the log, so that a restart need not replay what is before it.
+    pub fn save_checkpoint(&self) -> io::Result<()> {
+        let (meta, index) = {
+            let mut position = self.position();
+            let Some(applied) = position.applied else { return Ok(()) };
+            (position.bytes, position.entries) = (0, 0);
+            (SnapshotMeta { last_log_id: Some(applied), last_membership: position.membership.clone() }, applied.index())
+        };
+        let bytes = encoding::encode_snapshot(&meta, &self.shared.fold.encode());
+        self.position().checkpoint_bytes = bytes.len() as u64;
+        self.shared.group.save_checkpoint(index, bytes, Box::new(|_| ())).map_err(io::Error::other)
+    }
+
+    fn position(&self) -> std::sync::MutexGuard<'_, Position> {
+        self.shared.position.lock().expect("nobody panics while holding it")
+    }
+
+    fn checkpoint_at(&self, index: u64) -> io::Result<(SnapshotMeta, Bytes)> {
+        let bytes = self.shared.group.checkpoint(index).map_err(io::Error::other)?;
+        let bytes = bytes.ok_or_else(|| io::Error::other(format!("the checkpoint at {index} is gone")))?;
+        encoding::decode_snapshot(bytes).map_err(io::Error::other)
+    }
+
+    fn restore(&self, meta: SnapshotMeta, state: Bytes) -> io::Result<()> {
+        self.shared.fold.restore(state).map_err(io::Error::other)?;
+        let applied = meta.last_log_id;
+        *self.position() = Position { applied, membership: meta.last_membership, ..Position::default() };
+        self.shared.applied.send_replace(applied.map_or(0, |id| id.index() + 1));
+        Ok(())
+    }
+
+    /// Applies one entry; answers what its proposer is told.
+    fn fold(&self, log_id: LogId, payload: EntryPayload) -> io::Result<Response> {
+        let (response, bytes) = match payload {
+            EntryPayload::Blank => (Response::None, 0),
+            EntryPayload::Normal(command) => {
+                let bytes = command.0.len() as u64;
+                (self.shared.fold.apply(log_id.index(), command.0).map_err(io::Error::other)?, bytes)
+            }
+            EntryPayload::Membership(membership) => {
+                self.change_members(log_id, membership);
+                (Response::None, 0)
+            }
+        };
+        let mut position = self.position();
+        position.applied = Some(log_id);
+        position.bytes += bytes;
+        position.entries += 1;
+        Ok(response)
+    }
+
+    fn change_members(&self, log_id: LogId, membership: Membership) {
+        self.position().membership = StoredMembership::new(Some(log_id), membership);
+    }
+
+    fn checkpoint_is_due(&self) -> bool {
+        let position = self.position();
+        // A large state is written more rarely, so that checkpoints stay a small share of what is written.
+        position.bytes >= limits::CHECKPOINT_BYTES.max(16 * position.checkpoint_bytes) || position.entries >= limits::CHECKPOINT_ENTRIES
+    }
+
+    /// The snapshot in force: where the log was purged to.
+    fn current(&self) -> Option<u64> {
+        let purged = self.shared.group.log_state().purged?.index;
+        self.shared.group.checkpoints().into_iter().find(|index| *index >= purged)
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Folded {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let position = self.position();
+        Ok((position.applied, position.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            let index = entry.log_id.index();
+            let response = self.fold(entry.log_id, entry.payload)?;
+            self.shared.applied.send_replace(index + 1);
+            if let Some(responder) = responder {
+                responder.send(response);
+            }
+            if self.checkpoint_is_due() {
+                self.save_checkpoint()?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        let index = self.purgeable().or_else(|| force.then(|| self.current()).flatten());
+        match (index, force) {
+            (None, false) => None,
+            (index, _) => Some(Builder { folded: self.clone(), index }),
+        }
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { folded: self.clone(), index: self.purgeable().or_else(|| self.current()) }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
+        let index = meta.last_log_id.map_or(0, |id| id.index());
+        let bytes = encoding::encode_snapshot(meta, &snapshot);
+        self.shared.group.save_checkpoint(index, bytes, Box::new(|_| ())).map_err(io::Error::other)?;
+        self.restore(meta.clone(), snapshot)?;
+        self.shared.fold.forget_through(index);
+        self.shared.group.flush().map_err(io::Error::other)?.await.map_err(io::Error::other)
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        let Some(index) = self.current() else { return Ok(None) };
+        let (meta, snapshot) = self.checkpoint_at(index)?;
+        Ok(Some(Snapshot { meta, snapshot }))
+    }
+}
+
+/// Gives an existing checkpoint as a snapshot; `None`: makes one of what is applied now.
+pub struct Builder {
+    folded: Folded,
+    index: Option<u64>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        if let Some(index) = self.index {
+            let (meta, snapshot) = self.folded.checkpoint_at(index)?;
+            return Ok(Snapshot { meta, snapshot });
+        }
+        let position = self.folded.position().clone();
+        let snapshot = self.folded.shared.fold.encode();
+        self.folded.save_checkpoint()?;
+        let meta = SnapshotMeta { last_log_id: position.applied, last_membership: position.membership };
+        Ok(Snapshot { meta, snapshot })
+    }
+}
