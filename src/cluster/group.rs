@@ -2,7 +2,7 @@
 
 use super::machine::{Fold, Folded};
 use super::network::Factory;
-use super::types::{LeaderId, Payload, Raft, Response, TypeConfig, Vote};
+use super::types::{EntryPayload, LeaderId, Payload, Raft, Response, TypeConfig, Vote};
 use super::{log::Log, mesh::Mesh};
 use crate::store;
 use bytes::Bytes;
@@ -74,7 +74,15 @@ struct Inner {
     node: u64,
     raft: Raft,
     folded: Folded,
+    log: Log,
     leadership: watch::Receiver<Leadership>,
+}
+
+/// Applied commands read back from the log, and the index at which to go on.
+#[derive(Clone, Debug, Default)]
+pub struct Commands {
+    pub commands: Vec<(u64, Bytes)>,
+    pub next: u64,
 }
 
 /// A group that ended by itself: its storage failed, or consensus gave up. Nothing on this node may go on as if it were whole.
@@ -120,10 +128,11 @@ impl Group {
         let folded = Folded::open(open.store.clone(), open.fold).map_err(|why| failure(why.to_string()))?;
         let config = config(open.timers).validate().map_err(|why| failure(why.to_string()))?;
         let factory = Factory { mesh: open.mesh.clone(), group: id };
-        let raft = Raft::new(open.node, Arc::new(config), factory, Log::new(open.store), folded.clone());
+        let log = Log::new(open.store);
+        let raft = Raft::new(open.node, Arc::new(config), factory, log.clone(), folded.clone());
         let raft = raft.await.map_err(|why| failure(why.to_string()))?;
         let leadership = watch_leadership(id, open.node, &raft, open.failures);
-        Ok(Group { inner: Arc::new(Inner { id, node: open.node, raft, folded, leadership }) })
+        Ok(Group { inner: Arc::new(Inner { id, node: open.node, raft, folded, log, leadership }) })
     }
 
     pub fn id(&self) -> u64 {
@@ -186,6 +195,23 @@ impl Group {
         let mut applied = self.inner.folded.applied();
         // The sender lives as long as the group; after its end nobody needs the answer.
         let _ = applied.wait_for(|applied| *applied >= upto).await;
+    }
+
+    /// Applied commands from `index` on, about `max_bytes` of them; empty commands with an advanced `next` are possible.
+    /// `Ok(None)` when `index` was purged or is not applied yet.
+    pub async fn read_commands(&self, index: u64, max_bytes: usize) -> Result<Option<Commands>, String> {
+        let end = *self.inner.folded.applied().borrow();
+        if index >= end {
+            return Ok(None);
+        }
+        let entries = self.inner.log.read(index..end, max_bytes).await.map_err(|error| error.to_string())?;
+        let Some(last) = entries.last() else { return Ok(None) };
+        let next = last.log_id.index() + 1;
+        let commands = entries.into_iter().filter_map(|entry| match entry.payload {
+            EntryPayload::Normal(payload) => Some((entry.log_id.index(), payload.0)),
+            _ => None,
+        });
+        Ok(Some(Commands { commands: commands.collect(), next }))
     }
 
     /// The members and, at the leader, how far each is.

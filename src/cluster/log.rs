@@ -23,7 +23,7 @@ impl Log {
     }
 
     /// Some entries from `range.start` on; from memory at once, from disk on a thread that may block.
-    async fn read(&self, range: Range<u64>, max_bytes: usize) -> io::Result<Vec<Entry>> {
+    pub async fn read(&self, range: Range<u64>, max_bytes: usize) -> io::Result<Vec<Entry>> {
         let stored = match self.group.in_memory(range.start) {
             true => self.group.read(range, max_bytes),
             false => {

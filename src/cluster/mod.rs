@@ -13,7 +13,7 @@ pub mod mesh;
 mod network;
 mod types;
 
-pub use group::{Failure, Group, Leadership, NotProposed, Progress, Timers};
+pub use group::{Commands, Failure, Group, Leadership, NotProposed, Progress, Timers};
 pub use groups::{Groups, refusal};
 pub use machine::{Fold, Folded};
 pub use network::method;

@@ -1,0 +1,126 @@
+//! Who this node is, as its data directory remembers it, and the bytes of it. A wiped directory is a new node.
+
+use crate::core::codec::{Corrupt, Reader, Writer};
+use crate::core::NodeName;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+const VERSION: u8 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// 0 until the node has joined.
+    pub cluster: u128,
+    /// 0 until the node has joined.
+    pub node: u64,
+    /// Counts the starts.
+    pub boot: u64,
+    pub name: NodeName,
+    /// What a join is repeated under.
+    pub token: u128,
+    /// The other nodes' peer addresses, to find the way back.
+    pub peers: BTreeMap<u64, String>,
+}
+
+impl Identity {
+    pub fn encode(&self) -> Bytes {
+        let mut w = Writer::default();
+        w.u8(VERSION);
+        w.u128(self.cluster);
+        w.u64(self.node);
+        w.u64(self.boot);
+        w.str(self.name.as_str());
+        w.u128(self.token);
+        put_peers(&mut w, &self.peers);
+        w.finish()
+    }
+
+    pub fn decode(bytes: Bytes) -> Result<Identity, Corrupt> {
+        let mut r = Reader::new("the node's identity", bytes);
+        if r.u8()? != VERSION {
+            return Err(r.corrupt("its version is not known to this build"));
+        }
+        let (cluster, node, boot) = (r.u128()?, r.u64()?, r.u64()?);
+        let name = NodeName::new(&r.text()?).map_err(|_| r.corrupt("the name is not valid"))?;
+        let token = r.u128()?;
+        let peers = get_peers(&mut r)?;
+        r.end()?;
+        Ok(Identity { cluster, node, boot, name, token, peers })
+    }
+}
+
+fn put_peers(w: &mut Writer, peers: &BTreeMap<u64, String>) {
+    w.varint(peers.len() as u64);
+    for (id, address) in peers {
+        w.varint(*id);
+        w.str(address);
+    }
+}
+
+fn get_peers(r: &mut Reader) -> Result<BTreeMap<u64, String>, Corrupt> {
+    let count = r.count()?;
+    (0..count).map(|_| Ok((r.varint()?, r.text()?.to_string()))).collect()
+}
+
+/// What a node that wants to join says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    pub token: u128,
+    pub name: NodeName,
+    pub url: String,
+    pub peer: String,
+    pub version: String,
+}
+
+impl Join {
+    pub fn encode(&self) -> Bytes {
+        let mut w = Writer::default();
+        w.u8(VERSION);
+        w.u128(self.token);
+        [self.name.as_str(), &self.url, &self.peer, &self.version].map(|text| w.str(text));
+        w.finish()
+    }
+
+    pub fn decode(bytes: Bytes) -> Result<Join, Corrupt> {
+        let mut r = Reader::new("a join", bytes);
+        if r.u8()? != VERSION {
+            return Err(r.corrupt("its version is not known to this build"));
+        }
+        let token = r.u128()?;
+        let name = NodeName::new(&r.text()?).map_err(|_| r.corrupt("the name is not valid"))?;
+        let (url, peer, version) = (r.text()?.to_string(), r.text()?.to_string(), r.text()?.to_string());
+        r.end()?;
+        Ok(Join { token, name, url, peer, version })
+    }
+}
+
+/// What a node that was let in is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    pub cluster: u128,
+    pub node: u64,
+    pub peers: BTreeMap<u64, String>,
+}
+
+impl Joined {
+    pub fn encode(&self) -> Bytes {
+        let mut w = Writer::default();
+        w.u8(VERSION);
+        w.u128(self.cluster);
+        w.u64(self.node);
+        put_peers(&mut w, &self.peers);
+        w.finish()
+    }
+
+    pub fn decode(bytes: Bytes) -> Result<Joined, Corrupt> {
+        let mut r = Reader::new("the answer to a join", bytes);
+        if r.u8()? != VERSION {
+            return Err(r.corrupt("its version is not known to this build"));
+        }
+        let (cluster, node) = (r.u128()?, r.u64()?);
+        let peers = get_peers(&mut r)?;
+        r.end()?;
+        Ok(Joined { cluster, node, peers })
+    }
+}
+

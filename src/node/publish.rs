@@ -1,0 +1,88 @@
+//! Taking a publish: checked, bounded, and handed to its stream's forwarder.
+
+use super::error::{Error, Result};
+use super::forwarder::{Forwarder, Submit};
+use super::stream::Stream;
+use super::types::{Publish, Published};
+use super::{Inner, Node};
+use crate::core::{NewEvent, Settings, StreamName, limits};
+use std::future::Future;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+use tokio::time::timeout_at;
+
+/// What an event costs of the node's bound besides its own bytes.
+const OVERHEAD_BYTES: u64 = 256;
+
+impl Node {
+    /// Publishes and waits for the outcome. Creates the stream where `auto_create_streams` is on.
+    pub async fn publish(&self, stream: &StreamName, publish: Publish) -> Result<Published> {
+        self.submit(stream, publish).await?.await
+    }
+
+    /// The first half of `publish`, for pipelining: when this returns, the request has its place in the order of this node's
+    /// requests to the stream; the future gives the outcome. Waits only for room.
+    pub async fn submit(
+        &self,
+        stream: &StreamName,
+        publish: Publish,
+    ) -> Result<impl Future<Output = Result<Published>> + Send + 'static + use<>> {
+        let node = &self.inner;
+        if node.stop.is_cancelled() {
+            return Err(Error::Draining);
+        }
+        let bytes = check(&publish.events, None)?;
+        let stream = node.stream_for_publish(stream).await?;
+        check(&publish.events, Some(&stream.settings()))?;
+        let Publish { events, expected_last_seq, deadline } = publish;
+        let wanted = u32::try_from(bytes + OVERHEAD_BYTES * events.len() as u64).unwrap_or(u32::MAX);
+        let room = timeout_at(deadline, node.room.clone().acquire_many_owned(wanted)).await;
+        let room = room.map_err(|_| Error::Overloaded("publishes of all streams"))?.map_err(|_| Error::Draining)?;
+        let (done, outcome) = oneshot::channel();
+        node.metrics.publish_requests.inc();
+        node.metrics.publish_events.inc_by(events.len() as u64);
+        node.metrics.publish_bytes.inc_by(bytes);
+        let forwarder = stream.forwarder(|| Forwarder::start(node, &stream));
+        forwarder.submit(Submit { events, expected_last_seq, deadline, done, room }).await?;
+        Ok(async move { outcome.await.unwrap_or(Err(Error::OutcomeUnknown)) })
+    }
+}
+
+/// Checks the events against the limits of every stream, and then of this one; gives their bytes.
+fn check(events: &[NewEvent], settings: Option<&Settings>) -> Result<u64> {
+    if events.is_empty() {
+        return Err(Error::Invalid(crate::core::Invalid("a publish has at least one event".into())));
+    }
+    if events.len() > limits::BATCH_EVENTS_MAX {
+        return Err(Error::BatchTooLarge { limit: limits::BATCH_EVENTS_MAX as u64, unit: "events" });
+    }
+    let limit = settings.map_or(limits::EVENT_BYTES_MAX as u64, |settings| settings.max_event_bytes);
+    for event in events {
+        let bytes = event.data.len() as u64;
+        if bytes > limit {
+            return Err(Error::EventTooLarge { bytes, limit });
+        }
+        if settings.is_none() {
+            event.check()?;
+        }
+    }
+    let bytes: u64 = events.iter().map(NewEvent::bytes).sum();
+    let data: u64 = events.iter().map(|event| event.data.len() as u64).sum();
+    // An event of the largest size has its headers besides; they are bounded by their own limits.
+    if data > limits::BATCH_BYTES_MAX as u64 || bytes + 64 * events.len() as u64 > limits::REQUEST_BYTES_MAX as u64 {
+        return Err(Error::BatchTooLarge { limit: limits::BATCH_BYTES_MAX as u64, unit: "bytes" });
+    }
+    Ok(bytes)
+}
+
+impl Inner {
+    async fn stream_for_publish(&self, name: &StreamName) -> Result<Arc<Stream>> {
+        match self.find_stream(name).await {
+            Err(Error::StreamNotFound(_)) if self.auto_create_streams => {
+                self.create_with_defaults(name).await?;
+                self.find_stream(name).await
+            }
+            found => found,
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! What nodes ask of each other beyond consensus, and its bytes. Every message starts with a version.
+
+use super::error::Error;
+use super::types::{Delivery, Item, Purge, Purged};
+use crate::core::codec::{Corrupt, Reader, Writer};
+use crate::core::machine::{Outcome, Reject, State};
+use crate::core::{Event, SubjectFilter, Text, Time};
+use bytes::Bytes;
+use std::sync::{Arc, OnceLock};
+
+/// Method numbers of this room on the mesh; part of the peer protocol.
+pub mod method {
+    pub const JOIN: u16 = 100;
+    pub const PROPOSE_CATALOG: u16 = 101;
+    pub const FORWARD: u16 = 102;
+    pub const READ_INDEX: u16 = 103;
+    pub const READ_CHUNK: u16 = 104;
+    pub const STREAM_STATUS: u16 = 105;
+    pub const MOVE_LEADER: u16 = 106;
+    pub const PURGE: u16 = 107;
+}
+
+/// Refusal codes of this room on the mesh.
+pub mod refusal {
+    /// Not accepted: this node does not lead. The message is the leader's id, if known.
+    pub const NOT_LEADER: u16 = 100;
+    /// Not accepted for another reason; may be tried again.
+    pub const NOT_ACCEPTED: u16 = 101;
+    /// It may have been done.
+    pub const UNKNOWN: u16 = 102;
+    /// An answer that trying again will not change; the message says why.
+    pub const REJECTED: u16 = 103;
+}
+
+const VERSION: u8 = 1;
+
+pub fn writer(bytes: usize) -> Writer {
+    let mut w = Writer::with_capacity(bytes + 1);
+    w.u8(VERSION);
+    w
+}
+
+pub fn reader(what: &'static str, bytes: Bytes) -> Result<Reader, Corrupt> {
+    let mut r = Reader::new(what, bytes);
+    match r.u8()? {
+        VERSION => Ok(r),
+        _ => Err(r.corrupt("its version is not known to this build")),
+    }
+}
+
+/// Some publish requests of one node for one stream's leader.
+///
+/// - An origin counts `attempt` up whenever it starts sending again; the leader refuses everything of an attempt after the first refusal
+///   or the first missing call, so requests never overtake each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    pub group: u64,
+    pub epoch: u64,
+    pub attempt: u64,
+    /// The last counter of this attempt's call before this one; 0 for its first call.
+    pub after: u64,
+    /// The last counter of this call.
+    pub last: u64,
+    pub requests: Vec<Bytes>,
+}
+
+impl Forward {
+    pub fn encode(&self) -> Bytes {
+        let bytes: usize = self.requests.iter().map(|request| request.len() + 5).sum();
+        let mut w = writer(bytes + 32);
+        w.varint(self.group);
+        w.varint(self.epoch);
+        w.varint(self.attempt);
+        w.varint(self.after);
+        w.varint(self.last);
+        w.varint(self.requests.len() as u64);
+        self.requests.iter().for_each(|request| w.bytes(request));
+        w.finish()
+    }
+
+    pub fn decode(bytes: Bytes) -> Result<Forward, Corrupt> {
+        let mut r = reader("a forwarded publish", bytes)?;
+        let (group, epoch, attempt, after, last) = (r.varint()?, r.varint()?, r.varint()?, r.varint()?, r.varint()?);
+        let count = r.count()?;
+        let requests = (0..count).map(|_| r.bytes()).collect::<Result<Vec<_>, _>>()?;
+        r.end()?;
+        Ok(Forward { group, epoch, attempt, after, last, requests })
+    }
+}
+
+pub fn encode_outcomes(outcomes: &[Outcome]) -> Bytes {
+    let mut w = writer(outcomes.len() * 24);
+    w.varint(outcomes.len() as u64);
+    outcomes.iter().for_each(|outcome| put_outcome(&mut w, outcome));
+    w.finish()
+}
+
+pub fn decode_outcomes(bytes: Bytes) -> Result<Vec<Outcome>, Corrupt> {
+    let mut r = reader("publish outcomes", bytes)?;
+    let count = r.count()?;
+    let outcomes = (0..count).map(|_| get_outcome(&mut r)).collect::<Result<Vec<_>, _>>()?;
+    r.end()?;
+    Ok(outcomes)
+}
+
+fn put_outcome(w: &mut Writer, outcome: &Outcome) {
+    match outcome {
+        Outcome::Published { first_seq, last_seq, count, duplicates, time } => {
+            w.u8(0);
+            w.varint(*first_seq);
+            w.varint(*last_seq);
+            w.varint(u64::from(*count));
+            w.varint(u64::from(*duplicates));
+            w.i64(time.0);
+        }
+        Outcome::Trimmed { events, bytes } => {
+            w.u8(1);
+            w.varint(*events);
+            w.varint(*bytes);
+        }
+        Outcome::Rejected(reject) => {
+            w.u8(2);
+            put_reject(w, reject);
+        }
+    }
+}
+
+fn get_outcome(r: &mut Reader) -> Result<Outcome, Corrupt> {
+    match r.u8()? {
+        0 => Ok(Outcome::Published {
+            first_seq: r.varint()?,
+            last_seq: r.varint()?,
+            count: r.varint()? as u32,
+            duplicates: r.varint()? as u32,
+            time: Time(r.i64()?),
+        }),
+        1 => Ok(Outcome::Trimmed { events: r.varint()?, bytes: r.varint()? }),
+        2 => Ok(Outcome::Rejected(get_reject(r)?)),
+        _ => Err(r.corrupt("an outcome is not known to this build")),
+    }
+}
+
+fn put_reject(w: &mut Writer, reject: &Reject) {
+    match reject {
+        Reject::Expectation { last_seq } => {
+            w.u8(0);
+            w.varint(*last_seq);
+        }
+        Reject::Full { limit, bytes } => {
+            w.u8(1);
+            w.varint(*limit);
+            w.u8(*bytes as u8);
+        }
+        Reject::DedupFull => w.u8(2),
+        Reject::Stale => w.u8(3),
+        Reject::TombstonesFull => w.u8(4),
+    }
+}
+
+fn get_reject(r: &mut Reader) -> Result<Reject, Corrupt> {
+    match r.u8()? {
+        0 => Ok(Reject::Expectation { last_seq: r.varint()? }),
+        1 => Ok(Reject::Full { limit: r.varint()?, bytes: r.u8()? != 0 }),
+        2 => Ok(Reject::DedupFull),
+        3 => Ok(Reject::Stale),
+        4 => Ok(Reject::TombstonesFull),
+        _ => Err(r.corrupt("a reject is not known to this build")),
+    }
+}
+
+/// A single number: a group, an index.
+pub fn encode_number(number: u64) -> Bytes {
+    let mut w = writer(9);
+    w.u64(number);
+    w.finish()
+}
+
+pub fn decode_number(bytes: Bytes) -> Result<u64, Corrupt> {
+    let mut r = reader("a number", bytes)?;
+    let number = r.u64()?;
+    r.end()?;
+    Ok(number)
+}
+
+/// A reader's step for a node that holds no replica of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadChunk {
+    pub group: u64,
+    pub from: Start,
+    pub filter: Option<SubjectFilter>,
+    pub events: u64,
+    pub wait_ms: u64,
+    /// Whether to make sure with the leader first that nothing acknowledged is missing.
+    pub barrier: bool,
+}
+
+/// Where a step begins; `Time` and the others are resolved to a seq by the first step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    Seq(u64),
+    Earliest,
+    Latest,
+    New,
+    Time(Time),
+}
+
+impl ReadChunk {
+    pub fn encode(&self) -> Bytes {
+        let mut w = writer(64);
+        w.varint(self.group);
+        match self.from {
+            Start::Seq(seq) => {
+                w.u8(0);
+                w.varint(seq);
+            }
+            Start::Earliest => w.u8(1),
+            Start::Latest => w.u8(2),
+            Start::New => w.u8(3),
+            Start::Time(time) => {
+                w.u8(4);
+                w.i64(time.0);
+            }
+        }
+        w.option(self.filter.as_ref(), |w, filter| w.str(filter.as_str()));
+        w.varint(self.events);
+        w.varint(self.wait_ms);
+        w.u8(self.barrier as u8);
+        w.finish()
+    }
+
+    pub fn decode(bytes: Bytes) -> Result<ReadChunk, Corrupt> {
+        let mut r = reader("a read", bytes)?;
+        let group = r.varint()?;
+        let from = match r.u8()? {
+            0 => Start::Seq(r.varint()?),
+            1 => Start::Earliest,
+            2 => Start::Latest,
+            3 => Start::New,
+            4 => Start::Time(Time(r.i64()?)),
+            _ => return Err(r.corrupt("a start is not known to this build")),
+        };
+        let filter = r.option(get_filter)?;
+        let chunk = ReadChunk { group, from, filter, events: r.varint()?, wait_ms: r.varint()?, barrier: r.u8()? != 0 };
+        r.end()?;
+        Ok(chunk)
+    }
+}
+
+fn get_filter(r: &mut Reader) -> Result<SubjectFilter, Corrupt> {
+    let text = r.text()?;
+    SubjectFilter::new(&text).map_err(|_| r.corrupt("a subject filter is not valid"))
+}
+
+/// What a step brought: its items, where to go on, and the stream's state.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub items: Vec<Item>,
+    pub next: u64,
+    pub state: State,
+}
+
+impl Step {
+    pub fn encode(&self) -> Bytes {
+        let bytes: usize = self.items.iter().map(|item| if let Item::Event(d) = item { d.event.bytes() as usize + 64 } else { 24 }).sum();
+        let mut w = writer(bytes + 64);
+        w.varint(self.next);
+        put_state(&mut w, &self.state);
+        w.varint(self.items.len() as u64);
+        for item in &self.items {
+            match item {
+                Item::Gap { from, to } => {
+                    w.u8(0);
+                    w.varint(*from);
+                    w.varint(*to);
+                }
+                Item::Event(delivery) => {
+                    w.u8(1);
+                    put_event(&mut w, &delivery.event);
+                }
+            }
+        }
+        w.finish()
+    }
+
+    pub fn decode(bytes: Bytes) -> Result<Step, Corrupt> {
+        let mut r = reader("a read step", bytes)?;
+        let next = r.varint()?;
+        let state = get_state(&mut r)?;
+        let count = r.count()?;
+        let items = (0..count).map(|_| get_item(&mut r)).collect::<Result<Vec<_>, _>>()?;
+        r.end()?;
+        Ok(Step { items, next, state })
+    }
+}
+
+fn get_item(r: &mut Reader) -> Result<Item, Corrupt> {
+    match r.u8()? {
+        0 => Ok(Item::Gap { from: r.varint()?, to: r.varint()? }),
+        1 => Ok(Item::Event(Arc::new(Delivery { event: get_event(r)?, json: OnceLock::new() }))),
+        _ => Err(r.corrupt("an item is not known to this build")),
+    }
+}
+
+fn put_event(w: &mut Writer, event: &Event) {
+    w.varint(event.seq);
+    w.i64(event.time.0);
+    w.option(event.subject.as_ref(), |w, text| w.str(text));
+    w.option(event.id.as_ref(), |w, text| w.str(text));
+    w.str(&event.content_type);
+    w.varint(event.headers.len() as u64);
+    for (name, value) in &event.headers {
+        w.str(name);
+        w.str(value);
+    }
+    w.bytes(&event.data);
+}
+
+fn get_event(r: &mut Reader) -> Result<Event, Corrupt> {
+    let (seq, time) = (r.varint()?, Time(r.i64()?));
+    let (subject, id, content_type) = (r.option(Reader::text)?, r.option(Reader::text)?, r.text()?);
+    let headers = r.count()?;
+    let headers = (0..headers).map(|_| Ok((r.text()?, r.text()?))).collect::<Result<Vec<(Text, Text)>, Corrupt>>()?;
+    Ok(Event { seq, time, subject, id, content_type, headers, data: r.bytes()? })
+}
+
+pub fn put_state(w: &mut Writer, state: &State) {
+    w.varint(state.first_seq);
+    w.varint(state.last_seq);
+    w.varint(state.events);
+    w.varint(state.bytes);
+    w.i64(state.last_time.0);
+}
+
+pub fn get_state(r: &mut Reader) -> Result<State, Corrupt> {
+    let (first_seq, last_seq, events, bytes) = (r.varint()?, r.varint()?, r.varint()?, r.varint()?);
+    Ok(State { first_seq, last_seq, events, bytes, last_time: Time(r.i64()?) })
+}
+
+pub fn encode_purge(group: u64, purge: &Purge) -> Bytes {
+    let mut w = writer(64);
+    w.varint(group);
+    match purge {
+        Purge::BeforeSeq(seq) => {
+            w.u8(0);
+            w.varint(*seq);
+        }
+        Purge::Keep(keep) => {
+            w.u8(1);
+            w.varint(*keep);
+        }
+        Purge::Subject(filter) => {
+            w.u8(2);
+            w.str(filter.as_str());
+        }
+    }
+    w.finish()
+}
+
+pub fn decode_purge(bytes: Bytes) -> Result<(u64, Purge), Corrupt> {
+    let mut r = reader("a purge", bytes)?;
+    let group = r.varint()?;
+    let purge = match r.u8()? {
+        0 => Purge::BeforeSeq(r.varint()?),
+        1 => Purge::Keep(r.varint()?),
+        2 => Purge::Subject(get_filter(&mut r)?),
+        _ => return Err(r.corrupt("a purge is not known to this build")),
+    };
+    r.end()?;
+    Ok((group, purge))
+}
+
+pub fn encode_purged(purged: &Purged) -> Bytes {
+    let mut w = writer(40);
+    [purged.events, purged.bytes, purged.first_seq, purged.last_seq].map(|number| w.varint(number));
+    w.finish()
+}
+
+pub fn decode_purged(bytes: Bytes) -> Result<Purged, Corrupt> {
+    let mut r = reader("purge counts", bytes)?;
+    Ok(Purged { events: r.varint()?, bytes: r.varint()?, first_seq: r.varint()?, last_seq: r.varint()? })
+}
+
+impl std::convert::From<Corrupt> for Error {
+    fn from(corrupt: Corrupt) -> Error {
+        Error::Internal(corrupt.to_string())
+    }
+}

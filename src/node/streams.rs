@@ -1,0 +1,352 @@
+//! Streams as a whole: creating, listing, describing, deleting, and moving their leadership.
+
+use super::catalog::rejected;
+use super::error::{Error, Result};
+use super::proposer::now;
+use super::remote::{self, get_state, method, put_state};
+use super::stream::{Local, Stream};
+use super::types::{Put, ReplicaInfo, StreamInfo, StreamSummary};
+use super::{Inner, Node};
+use crate::cluster::mesh::{CallError, Lane, PeerState};
+use crate::core::catalog::{Command, NodeState, Outcome, Reject, StreamRecord};
+use crate::core::codec::Corrupt;
+use crate::core::machine::State;
+use crate::core::{NodeName, Settings, SettingsPatch, StreamName, placement};
+use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Longest wait for a stream's leader where the answer only describes.
+const STATUS_WAIT: Duration = Duration::from_secs(2);
+const MOVE_WAIT: Duration = Duration::from_secs(5);
+
+impl Node {
+    pub async fn put_stream(&self, name: &StreamName, patch: SettingsPatch) -> Result<(Put, StreamInfo)> {
+        let put = self.inner.put(name, &patch).await?;
+        let stream = self.inner.find_stream(name).await?;
+        Ok((put, self.inner.describe(&stream).await))
+    }
+
+    /// In order of name, those after `after`, at most `limit`.
+    pub async fn list_streams(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<StreamSummary>> {
+        // Without a quorum the list is what this node knows.
+        let _ = tokio::time::timeout(STATUS_WAIT, self.inner.catch_up_catalog()).await;
+        let records: Vec<StreamRecord> = {
+            let catalog = self.inner.directory.read();
+            let listed = catalog.streams.values().filter(|record| record.name.as_str().starts_with(prefix));
+            listed.filter(|record| after.is_none_or(|after| record.name.as_str() > after)).take(limit).cloned().collect()
+        };
+        Ok(records.iter().map(|record| self.inner.summarize(record)).collect())
+    }
+
+    pub async fn stream_info(&self, name: &StreamName) -> Result<StreamInfo> {
+        let stream = self.inner.find_stream(name).await?;
+        Ok(self.inner.describe(&stream).await)
+    }
+
+    pub async fn delete_stream(&self, name: &StreamName) -> Result<()> {
+        self.inner.find_stream(name).await?;
+        match self.inner.change_catalog(&Command::DeleteStream { name: name.clone() }).await? {
+            // It was there a moment ago: this very command was done before its answer got lost, or somebody else was faster.
+            Outcome::Done | Outcome::Rejected(Reject::NoSuchStream) => Ok(()),
+            Outcome::Rejected(reject) => Err(rejected(reject, name.as_str())),
+            other => Err(Error::Internal(format!("deleting a stream was answered with {other:?}"))),
+        }
+    }
+
+    /// `None`: whichever other replica is furthest. Gives the new leader, which is preferred from now on.
+    pub async fn move_leader(&self, name: &StreamName, to: Option<NodeName>) -> Result<NodeName> {
+        let node = &self.inner;
+        let stream = node.find_stream(name).await?;
+        let to = to.map(|to| node.node_id(&to)).transpose()?;
+        if let Some(to) = to
+            && !stream.placement().contains(&to)
+        {
+            return Err(Error::Conflict(format!("node {} holds no replica of {name}", node.node_name(to))));
+        }
+        let leader = node.move_leader(&stream, to).await?;
+        node.prefer(&stream, leader).await?;
+        Ok(node.node_name(leader))
+    }
+}
+
+impl Inner {
+    /// The stream's handle. A name that is not known here is looked up again after catching up with the catalog.
+    pub async fn find_stream(&self, name: &StreamName) -> Result<Arc<Stream>> {
+        if let Some(record) = self.directory.stream(name) {
+            return Ok(self.handle(&record));
+        }
+        self.catch_up_catalog().await?;
+        let record = self.directory.stream(name).ok_or_else(|| Error::StreamNotFound(name.clone()))?;
+        Ok(self.handle(&record))
+    }
+
+    /// The one handle of the record's stream on this node, made if need be.
+    pub fn handle(&self, record: &StreamRecord) -> Arc<Stream> {
+        if let Some(stream) = self.stream_of_group(record.group) {
+            stream.update(record);
+            return stream;
+        }
+        let mut streams = self.streams.write().expect("nobody panics while holding it");
+        streams.entry(record.group).or_insert_with(|| Arc::new(Stream::new(record))).clone()
+    }
+
+    pub fn stream_of_group(&self, group: u64) -> Option<Arc<Stream>> {
+        self.streams.read().expect("nobody panics while holding it").get(&group).cloned()
+    }
+
+    pub async fn create_with_defaults(&self, name: &StreamName) -> Result<()> {
+        self.put(name, &SettingsPatch::default()).await.map(|_| ())
+    }
+
+    async fn put(&self, name: &StreamName, patch: &SettingsPatch) -> Result<Put> {
+        self.catch_up_catalog().await?;
+        if let Some(record) = self.directory.stream(name) {
+            return self.reconfigure(&record, patch).await;
+        }
+        let settings = patch.apply(Settings::with_replicas(self.default_replicas()))?;
+        let placement = placement::place(&self.directory.read(), &self.alive(), settings.replicas);
+        let placement = placement.ok_or_else(|| self.too_few_nodes(settings.replicas))?;
+        let create = Command::CreateStream { name: name.clone(), settings, placement, time: now() };
+        match self.change_catalog(&create).await? {
+            Outcome::StreamCreated { .. } => Ok(Put::Created),
+            Outcome::StreamExists { .. } => {
+                let record = self.directory.stream(name).ok_or_else(|| Error::StreamNotFound(name.clone()))?;
+                self.reconfigure(&record, patch).await
+            }
+            Outcome::Rejected(reject) => Err(rejected(reject, name.as_str())),
+            other => Err(Error::Internal(format!("creating a stream was answered with {other:?}"))),
+        }
+    }
+
+    async fn reconfigure(&self, record: &StreamRecord, patch: &SettingsPatch) -> Result<Put> {
+        let settings = patch.apply(record.settings.clone())?;
+        if settings == record.settings {
+            return Ok(Put::Same);
+        }
+        if settings.replicas > record.settings.replicas && self.active().len() < usize::from(settings.replicas) {
+            return Err(self.too_few_nodes(settings.replicas));
+        }
+        match self.change_catalog(&Command::ChangeStream { name: record.name.clone(), settings }).await? {
+            Outcome::Done => Ok(Put::Changed),
+            Outcome::Rejected(Reject::NoSuchStream) => Err(Error::StreamNotFound(record.name.clone())),
+            Outcome::Rejected(reject) => Err(rejected(reject, record.name.as_str())),
+            other => Err(Error::Internal(format!("changing a stream was answered with {other:?}"))),
+        }
+    }
+
+    fn default_replicas(&self) -> u8 {
+        if self.active().len() >= 3 { 3 } else { 1 }
+    }
+
+    fn too_few_nodes(&self, replicas: u8) -> Error {
+        let (active, alive) = (self.active().len(), self.alive().len());
+        Error::Conflict(format!("{replicas} replicas need as many nodes: the cluster has {active}, of which {alive} can be reached"))
+    }
+
+    /// The ids of the nodes that take replicas.
+    pub fn active(&self) -> BTreeSet<u64> {
+        let members = self.directory.members().into_iter();
+        members.filter(|node| node.state == NodeState::Active).map(|node| node.id).collect()
+    }
+
+    /// The ids of the nodes that this one can reach, itself included.
+    pub fn alive(&self) -> BTreeSet<u64> {
+        let peers = self.mesh.peers().borrow().clone();
+        let connected = peers.iter().filter(|(_, state)| matches!(state, PeerState::Connected { .. })).map(|(id, _)| *id);
+        connected.chain([self.id]).collect()
+    }
+
+    pub fn node_name(&self, id: u64) -> NodeName {
+        let known = self.directory.node(id).map(|node| node.name);
+        known.unwrap_or_else(|| NodeName::new(&format!("node-{id}")).expect("digits make a name"))
+    }
+
+    pub fn node_id(&self, name: &NodeName) -> Result<u64> {
+        let members = self.directory.members();
+        let found = members.iter().find(|node| node.name == *name);
+        found.map(|node| node.id).ok_or_else(|| Error::NodeNotFound(name.to_string()))
+    }
+
+    fn summarize(&self, record: &StreamRecord) -> StreamSummary {
+        let leader = self.stream_of_group(record.group).and_then(|stream| stream.leadership().borrow().leader);
+        StreamSummary {
+            name: record.name.clone(),
+            settings: record.settings.clone(),
+            created: record.created,
+            leader: leader.map(|id| self.node_name(id)),
+            replicas: record.placement.iter().map(|id| self.node_name(*id)).collect(),
+        }
+    }
+
+    /// What the stream's leader says of it; without a leader what a replica here says.
+    pub async fn describe(&self, stream: &Arc<Stream>) -> StreamInfo {
+        let status = self.status(stream).await;
+        let record = stream.record();
+        let alive = self.alive();
+        let replica = |id: &u64| ReplicaInfo {
+            node: self.node_name(*id),
+            leader: status.leader == Some(*id),
+            lag: status.lags.iter().find(|(node, _)| node == id).and_then(|(_, lag)| *lag),
+            reachable: alive.contains(id),
+        };
+        let State { first_seq, last_seq, events, bytes, .. } = status.state;
+        StreamInfo {
+            name: record.name.clone(),
+            settings: record.settings.clone(),
+            created: record.created,
+            first_seq,
+            last_seq,
+            events,
+            bytes,
+            leader: status.leader.map(|id| self.node_name(id)),
+            term: status.term,
+            replicas: record.placement.iter().map(replica).collect(),
+        }
+    }
+
+    async fn status(&self, stream: &Arc<Stream>) -> Status {
+        let deadline = Instant::now() + STATUS_WAIT;
+        let mut best = stream.local().map(|local| Status::of(&local)).unwrap_or_else(Status::unknown);
+        loop {
+            let local = stream.local();
+            if let Some(local) = &local
+                && local.group.leadership().borrow().mine.is_some()
+            {
+                return Status::of(local);
+            }
+            let known = local.and_then(|local| local.group.leadership().borrow().leader);
+            let asked = known.map_or_else(|| stream.placement(), |leader| vec![leader]);
+            for id in asked.into_iter().filter(|id| *id != self.id) {
+                if let Ok(status) = self.ask_status(stream, id, deadline).await {
+                    if status.leader == Some(id) {
+                        return status;
+                    }
+                    best = if status.state.last_seq >= best.state.last_seq { status } else { best };
+                }
+            }
+            if Instant::now() >= deadline || self.stop.is_cancelled() {
+                return best;
+            }
+            let mut leadership = stream.leadership();
+            leadership.borrow_and_update();
+            let _ = tokio::time::timeout(Duration::from_millis(25), leadership.changed()).await;
+        }
+    }
+
+    async fn ask_status(&self, stream: &Stream, id: u64, deadline: Instant) -> Result<Status> {
+        let body = remote::encode_number(stream.group);
+        let answer = self.mesh.call(id, Lane::Bulk, method::STREAM_STATUS, body, deadline).await;
+        Ok(Status::decode(answer.map_err(|_| Error::NoLeader)?)?)
+    }
+
+    async fn move_leader(&self, stream: &Arc<Stream>, to: Option<u64>) -> Result<u64> {
+        let deadline = Instant::now() + MOVE_WAIT;
+        loop {
+            let status = self.status(stream).await;
+            let Some(leader) = status.leader else { return Err(Error::NoLeader) };
+            if Some(leader) == to {
+                return Ok(leader);
+            }
+            let moved = match stream.local() {
+                Some(local) if leader == self.id => self.hand_over(&local, to).await,
+                _ => self.ask_move(stream, leader, to, deadline).await,
+            };
+            match moved {
+                Err(Error::NoLeader) if Instant::now() < deadline => (),
+                moved => return moved,
+            }
+        }
+    }
+
+    async fn ask_move(&self, stream: &Stream, leader: u64, to: Option<u64>, deadline: Instant) -> Result<u64> {
+        let mut w = remote::writer(24);
+        w.u64(stream.group);
+        w.u64(to.unwrap_or(0));
+        match self.mesh.call(leader, Lane::Bulk, method::MOVE_LEADER, w.finish(), deadline).await {
+            Ok(answer) => Ok(remote::decode_number(answer)?),
+            Err(CallError::Refused { code: remote::refusal::REJECTED, message }) => Err(Error::Conflict(message)),
+            Err(_) => Err(Error::NoLeader),
+        }
+    }
+
+    /// At the leader: hands over to `to`, or to whichever reachable voter is furthest.
+    pub async fn hand_over(&self, local: &Local, to: Option<u64>) -> Result<u64> {
+        let leadership = *local.group.leadership().borrow();
+        if leadership.mine.is_none() {
+            return Err(Error::NoLeader);
+        }
+        let alive = self.alive();
+        let progress = local.group.progress();
+        let candidates = progress.iter().filter(|(id, progress)| **id != self.id && progress.voter && alive.contains(*id));
+        let best = candidates.filter(|(id, _)| to.is_none_or(|to| to == **id)).min_by_key(|(_, progress)| progress.lag.unwrap_or(u64::MAX));
+        let Some((best, _)) = best else {
+            return Err(Error::Conflict("no other replica is reachable and can vote".into()));
+        };
+        local.group.transfer_leader(*best, MOVE_WAIT).await.map_err(|_| Error::NoLeader)
+    }
+
+    /// Makes a replica the preferred leader, so that the leadership stays there.
+    async fn prefer(&self, stream: &Stream, leader: u64) -> Result<()> {
+        let from = stream.placement();
+        if from.first() == Some(&leader) || !from.contains(&leader) {
+            return Ok(());
+        }
+        let to = [leader].into_iter().chain(from.iter().copied().filter(|id| *id != leader)).collect();
+        match self.change_catalog(&Command::SetPlacement { group: stream.group, from, to }).await? {
+            Outcome::Rejected(reject) => Err(rejected(reject, stream.name.as_str())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a replica knows of its stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    pub state: State,
+    pub term: u64,
+    pub leader: Option<u64>,
+    /// Of each member, as the leader sees it.
+    pub lags: Vec<(u64, Option<u64>)>,
+}
+
+impl Status {
+    pub fn of(local: &Local) -> Status {
+        let leadership = *local.group.leadership().borrow();
+        let progress = local.group.progress();
+        Status {
+            state: local.replica.current(),
+            term: leadership.term,
+            leader: leadership.leader,
+            lags: progress.into_iter().map(|(id, progress)| (id, progress.lag)).collect(),
+        }
+    }
+
+    fn unknown() -> Status {
+        Status { state: State { first_seq: 1, ..State::default() }, term: 0, leader: None, lags: Vec::new() }
+    }
+
+    pub fn encode(&self) -> Bytes {
+        let mut w = remote::writer(64);
+        put_state(&mut w, &self.state);
+        w.varint(self.term);
+        w.option(self.leader, |w, leader| w.varint(leader));
+        w.varint(self.lags.len() as u64);
+        for (id, lag) in &self.lags {
+            w.varint(*id);
+            w.option(*lag, |w, lag| w.varint(lag));
+        }
+        w.finish()
+    }
+
+    fn decode(bytes: Bytes) -> std::result::Result<Status, Corrupt> {
+        let mut r = remote::reader("a stream's status", bytes)?;
+        let (state, term, leader) = (get_state(&mut r)?, r.varint()?, r.option(|r| r.varint())?);
+        let count = r.count()?;
+        let lags = (0..count).map(|_| Ok((r.varint()?, r.option(|r| r.varint())?))).collect::<std::result::Result<_, Corrupt>>()?;
+        r.end()?;
+        Ok(Status { state, term, leader, lags })
+    }
+}
