@@ -9,21 +9,39 @@ use super::handshake::{self, Dialler, Local};
 use super::session::{Connection, End, Handler, Peer, run_accepted};
 use super::state::Counters;
 use crate::core::limits;
-use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Pause after a failed accept: the machine is short of something, usually descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The same complaint about the same machine is logged again only after so long: a misconfigured peer dials every second.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// The newest complaint about a connection that was not let in.
+#[derive(Default)]
+struct Complaints(Mutex<Option<(IpAddr, String, Instant)>>);
+
+impl Complaints {
+    fn log(&self, address: SocketAddr, why: String) {
+        let mut last = self.0.lock().expect("nothing panics while it holds this");
+        let known = last.as_ref().is_some_and(|(ip, said, at)| *ip == address.ip() && *said == why && at.elapsed() < COMPLAIN_EVERY);
+        if !known {
+            tracing::warn!(%address, %why, "a connection to the peer port was not let in");
+            *last = Some((address.ip(), why, Instant::now()));
+        }
+    }
+}
 
 /// Accepts until the mesh stops.
 pub async fn listen(mesh: Arc<Inner>, listener: TcpListener, handler: Arc<dyn Handler>) {
     let handshakes = Arc::new(Semaphore::new(limits::HANDSHAKES_MAX));
     let connections = Arc::new(Semaphore::new(limits::PEER_CONNECTIONS_MAX));
+    let complaints = Arc::new(Complaints::default());
     loop {
         let accepted = tokio::select! {
             () = mesh.token.cancelled() => return,
@@ -38,14 +56,14 @@ pub async fn listen(mesh: Arc<Inner>, listener: TcpListener, handler: Arc<dyn Ha
             }
         };
         let (Ok(handshake), Ok(connection)) = (handshakes.clone().try_acquire_owned(), connections.clone().try_acquire_owned()) else {
-            tracing::warn!(%address, "too many connections from peers: one was closed");
+            complaints.log(address, "too many connections from peers".into());
             continue;
         };
-        let (serving, handler) = (mesh.clone(), handler.clone());
+        let (serving, handler, complaints) = (mesh.clone(), handler.clone(), complaints.clone());
         mesh.tracker.spawn(async move {
             let greeted = tokio::select! {
                 () = serving.token.cancelled() => return,
-                greeted = greet(&serving, stream, address) => greeted,
+                greeted = greet(&serving, &complaints, stream, address) => greeted,
             };
             drop(handshake);
             if let Some((peer, opened)) = greeted {
@@ -57,7 +75,7 @@ pub async fn listen(mesh: Arc<Inner>, listener: TcpListener, handler: Arc<dyn Ha
 }
 
 /// The handshake, within its time; a failure is logged here.
-async fn greet(mesh: &Inner, mut stream: TcpStream, address: SocketAddr) -> Option<(Peer, Connection)> {
+async fn greet(mesh: &Inner, complaints: &Complaints, mut stream: TcpStream, address: SocketAddr) -> Option<(Peer, Connection)> {
     let mut inbox = Inbox::new();
     match timeout(mesh.options.handshake_timeout, shake(mesh, &mut stream, &mut inbox)).await {
         Ok(Ok(Dialler { identity, lane })) => {
@@ -66,18 +84,18 @@ async fn greet(mesh: &Inner, mut stream: TcpStream, address: SocketAddr) -> Opti
         }
         Ok(Err(error)) => {
             count_failure(mesh, &error);
-            tracing::warn!(%address, %error, "a connection to the peer port was not let in");
+            complaints.log(address, error.to_string());
             None
         }
         Err(_) => {
-            tracing::warn!(%address, "a connection to the peer port did not introduce itself in time");
+            complaints.log(address, "it did not introduce itself in time".into());
             None
         }
     }
 }
 
 async fn shake(mesh: &Inner, stream: &mut TcpStream, inbox: &mut Inbox) -> Result<Dialler, handshake::Error> {
-    stream.set_nodelay(true).map_err(|error: io::Error| handshake::Error::from(error))?;
+    stream.set_nodelay(true)?;
     let identity = mesh.identity.borrow().clone();
     let local = Local { secret: &mesh.options.secret, identity: &identity, versions: handshake::VERSIONS };
     handshake::accept(stream, inbox, &local).await

@@ -3,15 +3,15 @@
 //! - A call is known here from before it is queued until it is answered, forgotten or the connection ends.
 //! - When the connection ends, a call that was never handed to a write is `NotSent`; every other is `Lost`.
 
-use super::frame::{BODY_BYTES_MAX, Frame};
-use super::outbox::{Outbox, PushError};
+use super::frame::{BODY_BYTES_MAX, FRAME_OVERHEAD, Frame};
+use super::outbox::Outbox;
 use super::state::{CallError, Counters, NotSent};
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
-use tokio::sync::oneshot;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 type Answer = Result<Bytes, CallError>;
@@ -19,88 +19,109 @@ type Answer = Result<Bytes, CallError>;
 pub struct Calls {
     book: Mutex<Book>,
     pub outbox: Outbox,
-    calls_max: usize,
+    /// A permit for each call that may be unanswered.
+    slots: Arc<Semaphore>,
+    /// A permit for each byte that may be queued or half written.
+    room: Arc<Semaphore>,
+    room_max: usize,
     pub counters: Arc<Counters>,
 }
 
 #[derive(Default)]
 struct Book {
     last_id: u64,
-    unanswered: HashMap<u64, oneshot::Sender<Answer>>,
+    unanswered: HashMap<u64, Unanswered>,
     closed: bool,
+}
+
+struct Unanswered {
+    caller: oneshot::Sender<Answer>,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl Calls {
     pub fn new(queue_bytes_max: usize, calls_max: usize, counters: Arc<Counters>) -> Arc<Calls> {
-        Arc::new(Calls { book: Mutex::default(), outbox: Outbox::new(queue_bytes_max), calls_max, counters })
+        let room_max = queue_bytes_max.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        let (slots, room) = (Arc::new(Semaphore::new(calls_max)), Arc::new(Semaphore::new(room_max)));
+        Arc::new(Calls { book: Mutex::default(), outbox: Outbox::new(queue_bytes_max), slots, room, room_max, counters })
     }
 
     fn lock(&self) -> MutexGuard<'_, Book> {
         self.book.lock().expect("nothing panics while it holds the book")
     }
 
+    /// Permits of a body: about its bytes, and never more than there are, so that any call fits into an empty queue.
+    fn room_for(&self, body: &Bytes) -> Result<u32, NotSent> {
+        match body.len() <= BODY_BYTES_MAX {
+            true => Ok((FRAME_OVERHEAD + body.len()).min(self.room_max) as u32),
+            false => Err(NotSent::TooLarge(body.len())),
+        }
+    }
+
     /// Queues a call behind those queued before.
     pub fn send(self: &Arc<Calls>, method: u16, body: Bytes, deadline: Instant) -> Result<PendingReply, NotSent> {
-        if body.len() > BODY_BYTES_MAX {
-            return Err(NotSent::TooLarge(body.len()));
-        }
+        let bytes = self.room_for(&body)?;
+        let refused = |error| match error {
+            TryAcquireError::NoPermits => NotSent::Overloaded,
+            TryAcquireError::Closed => NotSent::Down,
+        };
+        let slot = self.slots.clone().try_acquire_owned().map_err(refused)?;
+        let room = self.room.clone().try_acquire_many_owned(bytes).map_err(refused)?;
+        self.queue(method, body, deadline, slot, room)
+    }
+
+    /// As `send`, but waits for room until the deadline; who waits first is served first.
+    pub async fn send_with_room(self: &Arc<Calls>, method: u16, body: Bytes, deadline: Instant) -> Result<PendingReply, NotSent> {
+        let bytes = self.room_for(&body)?;
+        let permits = async {
+            let slot = self.slots.clone().acquire_owned().await?;
+            Ok((slot, self.room.clone().acquire_many_owned(bytes).await?))
+        };
+        let permits = timeout_at(deadline, permits).await.map_err(|_| NotSent::Expired)?;
+        let (slot, room) = permits.map_err(|_: AcquireError| NotSent::Down)?;
+        self.queue(method, body, deadline, slot, room)
+    }
+
+    /// Numbers and queues a call under one lock, so that its order is that of the numbers.
+    fn queue(
+        self: &Arc<Calls>,
+        method: u16,
+        body: Bytes,
+        deadline: Instant,
+        slot: OwnedSemaphorePermit,
+        room: OwnedSemaphorePermit,
+    ) -> Result<PendingReply, NotSent> {
+        let (caller, answered) = oneshot::channel();
         let mut book = self.lock();
-        if book.closed {
+        let id = book.last_id + 1;
+        if book.closed || !self.outbox.push(Frame::Call { id, method, body }, room) {
             return Err(NotSent::Down);
         }
-        if book.unanswered.len() >= self.calls_max {
-            return Err(NotSent::Overloaded);
-        }
-        let id = book.last_id + 1;
-        self.outbox.push_call(Frame::Call { id, method, body }).map_err(|error| match error {
-            PushError::Full => NotSent::Overloaded,
-            PushError::Closed => NotSent::Down,
-        })?;
-        let (answer, answered) = oneshot::channel();
         book.last_id = id;
-        book.unanswered.insert(id, answer);
+        book.unanswered.insert(id, Unanswered { caller, _slot: slot });
         drop(book);
         Counters::add(&self.counters.calls_sent, 1);
         Ok(PendingReply { calls: self.clone(), id, answered, deadline, sleep: None })
     }
 
-    /// As `send`, but waits for room until the deadline. Those who wait are served in no order.
-    pub async fn send_with_room(self: &Arc<Calls>, method: u16, body: Bytes, deadline: Instant) -> Result<PendingReply, NotSent> {
-        loop {
-            let mut room = std::pin::pin!(self.outbox.room_appears());
-            match self.send(method, body.clone(), deadline) {
-                Err(NotSent::Overloaded) => timeout_at(deadline, room.as_mut()).await.map_err(|_| NotSent::Expired)?,
-                sent => return sent,
-            }
-        }
-    }
-
     /// Hands a reply to its caller; one that nobody waits for any more is dropped.
     pub fn answer(&self, id: u64, answer: Answer) {
-        if let Some(caller) = self.remove(id) {
+        let unanswered = self.lock().unanswered.remove(&id);
+        if let Some(Unanswered { caller, .. }) = unanswered {
             let _ = caller.send(answer);
         }
     }
 
-    fn remove(&self, id: u64) -> Option<oneshot::Sender<Answer>> {
-        let mut book = self.lock();
-        let removed = book.unanswered.remove(&id)?;
-        let room = book.unanswered.len() == self.calls_max * 3 / 4;
-        drop(book);
-        if room {
-            self.outbox.wake_waiting();
-        }
-        Some(removed)
-    }
-
     /// The connection is gone: ends every call.
     pub fn close(&self) {
+        self.slots.close();
+        self.room.close();
         let mut book = self.lock();
         book.closed = true;
         let unsent: HashSet<u64> = self.outbox.close().into_iter().collect();
         let unanswered = std::mem::take(&mut book.unanswered);
         drop(book);
-        for (id, caller) in unanswered {
+        for (id, Unanswered { caller, .. }) in unanswered {
             let error = if unsent.contains(&id) { NotSent::Down.into() } else { CallError::Lost };
             if error == CallError::Lost {
                 Counters::add(&self.counters.calls_lost, 1);
@@ -138,6 +159,6 @@ impl Future for PendingReply {
 
 impl Drop for PendingReply {
     fn drop(&mut self) {
-        self.calls.remove(self.id);
+        let _ = self.calls.lock().unanswered.remove(&self.id);
     }
 }

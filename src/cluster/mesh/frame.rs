@@ -28,6 +28,8 @@ const LENGTH_BYTES: usize = 4;
 const HEAD_BYTES_MAX: usize = 1 + 8 + 3;
 /// The largest body of a call or reply.
 pub const BODY_BYTES_MAX: usize = limits::FRAME_BYTES_MAX - HEAD_BYTES_MAX;
+/// Bytes of a frame beside its body, at most.
+pub const FRAME_OVERHEAD: usize = LENGTH_BYTES + HEAD_BYTES_MAX;
 /// Free space that each read offers to the socket.
 const READ_BYTES: usize = 128 * 1024;
 
@@ -84,8 +86,8 @@ impl Frame {
 
     /// Bytes that it takes in a queue, about.
     pub fn size(&self) -> usize {
-        let message = if let Frame::Refused { message, .. } = self { message.len() } else { 0 };
-        LENGTH_BYTES + HEAD_BYTES_MAX + message + self.body().len()
+        let message = if let Frame::Refused { message, .. } = self { 2 + message.len() } else { 0 };
+        FRAME_OVERHEAD + message + self.body().len()
     }
 
     /// Decodes what follows the length.

@@ -185,7 +185,7 @@ impl Mesh {
         self.inner.count(sent)
     }
 
-    /// As `send_call`, but waits for room in the queue until the deadline. Those who wait are served in no order.
+    /// As `send_call`, but waits for room in the queue until the deadline; who waits first is served first.
     pub async fn send_call_with_room(
         &self,
         to: NodeId,

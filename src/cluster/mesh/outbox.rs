@@ -1,7 +1,8 @@
 //! What waits to be written to one connection, and how it is gathered into few large writes.
 //!
-//! - Calls are refused when the queue is full. Replies are always taken: their number is bounded by the permits that they hold until
-//!   they are written, and a reader of calls waits for room before it lets the next one in.
+//! - Every frame brings a permit that it holds until it is written, so whoever gives out the permits bounds the queue: a caller has
+//!   permits for bytes, a callee for unanswered calls. A callee also waits for room here before it lets the next call in, because a
+//!   reply may be larger than its call.
 //! - Frames leave in the order in which they came; a ping's echo and news of life go first.
 
 use super::frame::Frame;
@@ -16,24 +17,18 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 /// Bodies up to this size are copied into the gathered buffer; larger ones are written from where they are.
 const COPY_BYTES_MAX: usize = 16 * 1024;
 
-#[derive(Debug, PartialEq, Eq)]
-pub enum PushError {
-    Full,
-    Closed,
-}
-
 pub struct Outbox {
     queue: Mutex<Queue>,
     /// There is something to write.
     ready: Notify,
-    /// There is room again after there was none.
+    /// There is room; one task at most waits for it.
     room: Notify,
     bytes_max: usize,
 }
 
 #[derive(Default)]
 struct Queue {
-    frames: VecDeque<(Frame, Option<OwnedSemaphorePermit>)>,
+    frames: VecDeque<(Frame, OwnedSemaphorePermit)>,
     bytes: usize,
     /// The stamp of the newest ping that was not answered yet; older ones need no answer.
     pong: Option<u64>,
@@ -49,33 +44,17 @@ impl Outbox {
         self.queue.lock().expect("nothing panics while it holds the queue")
     }
 
-    /// Queues a call. One always fits into an empty queue.
-    pub fn push_call(&self, call: Frame) -> Result<(), PushError> {
+    /// Queues a frame and says so; on a closed connection it vanishes, as it would have a moment earlier on the wire.
+    pub fn push(&self, frame: Frame, permit: OwnedSemaphorePermit) -> bool {
         let mut queue = self.lock();
-        let size = call.size();
         if queue.closed {
-            return Err(PushError::Closed);
+            return false;
         }
-        if !queue.frames.is_empty() && queue.bytes + size > self.bytes_max {
-            return Err(PushError::Full);
-        }
-        self.push(queue, call, None);
-        Ok(())
-    }
-
-    /// Queues a reply; on a closed connection it vanishes, as it would have a moment earlier on the wire.
-    pub fn push_reply(&self, reply: Frame, permit: OwnedSemaphorePermit) {
-        let queue = self.lock();
-        if !queue.closed {
-            self.push(queue, reply, Some(permit));
-        }
-    }
-
-    fn push(&self, mut queue: MutexGuard<'_, Queue>, frame: Frame, permit: Option<OwnedSemaphorePermit>) {
         queue.bytes += frame.size();
         queue.frames.push_back((frame, permit));
         drop(queue);
         self.ready.notify_one();
+        true
     }
 
     pub fn push_pong(&self, stamp: u64) {
@@ -88,32 +67,17 @@ impl Outbox {
         self.ready.notified().await;
     }
 
-    /// Waits while the queue is full.
+    /// Waits while the queue holds `bytes_max` or more.
     pub async fn room(&self) {
-        loop {
-            let room = self.room.notified();
-            if self.lock().bytes < self.bytes_max {
-                return;
-            }
-            room.await;
+        while self.lock().bytes >= self.bytes_max {
+            self.room.notified().await;
         }
-    }
-
-    /// Resolves when room appears after this call. The permission to wait is taken at once, so nothing between is missed.
-    pub fn room_appears(&self) -> impl Future<Output = ()> + '_ {
-        self.room.notified()
-    }
-
-    /// Says that there is room for a reason outside the queue.
-    pub fn wake_waiting(&self) {
-        self.room.notify_waiters();
     }
 
     /// Takes the frames of the next write, `extra` before them; `None` when there are none.
     pub fn take(&self, extra: Option<Frame>, counters: &Counters) -> Option<Write> {
         let mut write = Write::default();
         let mut queue = self.lock();
-        let full_before = queue.bytes > self.bytes_max / 2;
         if let Some(stamp) = queue.pong.take() {
             write.add(Frame::Pong { stamp }, None);
         }
@@ -123,17 +87,14 @@ impl Outbox {
         while write.bytes < limits::PEER_WRITE_BYTES {
             let Some((frame, permit)) = queue.frames.pop_front() else { break };
             queue.bytes -= frame.size();
-            write.add(frame, permit);
+            write.add(frame, Some(permit));
         }
         // More is left: the writer comes again at once.
         if !queue.frames.is_empty() {
             self.ready.notify_one();
         }
-        let room = queue.frames.is_empty() || full_before && queue.bytes <= self.bytes_max / 2;
         drop(queue);
-        if room {
-            self.room.notify_waiters();
-        }
+        self.room.notify_one();
         write.seal();
         Counters::add(&counters.frames_sent, write.frames);
         Counters::add(&counters.bytes_sent, write.bytes);
@@ -147,12 +108,12 @@ impl Outbox {
         queue.bytes = 0;
         let frames = std::mem::take(&mut queue.frames);
         drop(queue);
-        self.room.notify_waiters();
+        self.room.notify_one();
         frames.into_iter().filter_map(|(frame, _)| if let Frame::Call { id, .. } = frame { Some(id) } else { None }).collect()
     }
 }
 
-/// The bytes of some frames on their way into the socket, with the permits of the replies among them.
+/// The bytes of some frames on their way into the socket, with their permits.
 #[derive(Default)]
 pub struct Write {
     gathered: BytesMut,
@@ -220,6 +181,8 @@ impl Buf for Write {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use tokio::sync::Semaphore;
 
     fn call(id: u64, bytes: usize) -> Frame {
         Frame::Call { id, method: 1, body: vec![id as u8; bytes].into() }
@@ -229,24 +192,30 @@ mod tests {
         write.copy_to_bytes(write.remaining()).to_vec()
     }
 
+    fn permit() -> OwnedSemaphorePermit {
+        Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()
+    }
+
     #[test]
     fn order_is_kept_whatever_is_copied() {
         let outbox = Outbox::new(10 << 20);
         let calls: Vec<Frame> = [10, COPY_BYTES_MAX + 1, 0, COPY_BYTES_MAX, 100_000].iter().zip(1..).map(|(b, id)| call(id, *b)).collect();
-        calls.iter().for_each(|c| outbox.push_call(c.clone()).unwrap());
+        assert!(calls.iter().all(|c| outbox.push(c.clone(), permit())));
         let wanted: Vec<u8> = calls.iter().flat_map(|f| [&f.head()[..], &f.body()[..]].concat()).collect();
         assert_eq!(all(outbox.take(None, &Counters::default()).unwrap()), wanted);
         assert!(outbox.take(None, &Counters::default()).is_none());
     }
 
     #[test]
-    fn a_full_queue_refuses_and_an_empty_one_takes_anything() {
-        let outbox = Outbox::new(1000);
-        outbox.push_call(call(1, 5000)).unwrap();
-        assert_eq!(outbox.push_call(call(2, 1)), Err(PushError::Full));
-        assert!(outbox.take(None, &Counters::default()).is_some());
-        outbox.push_call(call(3, 1)).unwrap();
+    fn a_write_takes_what_came_first_and_a_close_returns_the_rest() {
+        let outbox = Outbox::new(10 << 20);
+        let sizes = [limits::PEER_WRITE_BYTES / 2, limits::PEER_WRITE_BYTES, 1];
+        sizes.iter().zip(1..).for_each(|(bytes, id)| assert!(outbox.push(call(id, *bytes), permit())));
+        outbox.push_pong(8);
+        outbox.push_pong(9);
+        let first = all(outbox.take(Some(Frame::Alive), &Counters::default()).unwrap());
+        assert!(first.starts_with(&[&Frame::Pong { stamp: 9 }.head()[..], &Frame::Alive.head()].concat()));
         assert_eq!(outbox.close(), [3]);
-        assert_eq!(outbox.push_call(call(4, 1)), Err(PushError::Closed));
+        assert!(!outbox.push(call(4, 1), permit()));
     }
 }

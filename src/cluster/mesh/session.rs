@@ -74,7 +74,7 @@ impl Reply {
 
     fn send(&mut self, frame: Frame) {
         if let Some(permit) = self.permit.take() {
-            self.outbox.push_reply(frame, permit);
+            self.outbox.push(frame, permit);
         }
     }
 }
