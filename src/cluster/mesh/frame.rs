@@ -123,10 +123,8 @@ pub fn message(r: &mut Reader) -> Result<String, Corrupt> {
 
 /// Cuts a text to `max` bytes at a character's edge.
 pub fn cut(text: &str, max: usize) -> &str {
-    match text.len() <= max {
-        true => text,
-        false => &text[..text.floor_char_boundary(max)],
-    }
+    let end = (0..=max.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or(0)]
 }
 
 /// Puts the length of `head` and `body` before `head`.
@@ -261,6 +259,11 @@ mod tests {
             let read = inbox.next(&mut &wire[..], Duration::from_secs(5)).await;
             assert_eq!(read.is_ok(), allowed, "{length}");
         }
+    }
+
+    #[test]
+    fn a_cut_respects_characters() {
+        assert_eq!((cut("abc", 9), cut("aéc", 2), cut("aéc", 3), cut("é", 0)), ("abc", "a", "aé", ""));
     }
 
     proptest! {

@@ -399,9 +399,9 @@ mod tests {
         assert_eq!(hello.len(), 11 + NONCE_BYTES);
         assert_eq!(welcome(1)[..2], [0, 1]);
         let claim = encode_claim(&member(1, 2), |w| w.u64(3));
-        let mut wanted = vec![0; 45];
+        let mut wanted = [0; 45];
         (wanted[0], wanted[16], wanted[24], wanted[32], wanted[37]) = (1, 2, 5, 4, 3);
         wanted[33..37].copy_from_slice(b"test");
-        assert_eq!(claim[..], wanted[..]);
+        assert_eq!(claim[..], wanted);
     }
 }

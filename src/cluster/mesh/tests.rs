@@ -20,6 +20,7 @@ const HOLD: u16 = 4;
 const NOTE: u16 = 5;
 const WHO: u16 = 6;
 const TOO_LARGE: u16 = 7;
+const PANIC: u16 = 8;
 
 struct Tester {
     held: Mutex<Vec<(Bytes, Reply)>>,
@@ -53,6 +54,7 @@ impl Handler for Tester {
             }
             WHO => reply.ok(format!("{} {} {:?}", from.node, from.boot, from.lane).into()),
             TOO_LARGE => reply.ok(vec![0; BODY_BYTES_MAX + 1].into()),
+            PANIC => panic!("as asked"),
             _ => drop(reply),
         }
     }
@@ -238,6 +240,44 @@ async fn consensus_is_answered_while_bulk_is_saturated() {
         // Those at the front have waited for the whole of it.
         assert!(matches!(reply.await, Ok(_) | Err(CallError::Timeout)));
     }
+}
+
+#[tokio::test]
+async fn a_forgotten_call_frees_its_place() {
+    let (one, two) = pair_with(Options { calls_max: 2, ..options() }).await;
+    let hold = || one.mesh.send_call(2, Lane::Bulk, HOLD, Bytes::new(), soon());
+    let (first, _second) = (hold().unwrap(), hold().unwrap());
+    assert_eq!(hold().err(), Some(NotSent::Overloaded.into()));
+    let waiting = one.mesh.send_call_with_room(2, Lane::Bulk, ECHO, "in turn".into(), soon());
+    let (reply, ()) = tokio::join!(waiting, async { drop(first) });
+    assert_eq!(reply.unwrap().await, Ok("in turn".into()));
+    assert_eq!(one.mesh.counters().calls_overloaded.load(Relaxed), 1);
+    two.mesh.stop().await;
+}
+
+#[test]
+fn a_mesh_is_called_from_another_runtime_than_its_own() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (consensus, web) = (runtime(), runtime());
+    let (one, two) = consensus.block_on(async { (start(member(1), options()).await, start(member(2), options()).await) });
+    one.mesh.set_peers(peers(&[(2, two.address)]));
+    let reply = web.block_on(async {
+        connected(&one.mesh, 2).await;
+        one.mesh.call(2, Lane::Bulk, ECHO, "across".into(), soon()).await
+    });
+    assert_eq!(reply, Ok("across".into()));
+    web.block_on(one.mesh.stop());
+}
+
+/// A handler that panics ends that connection, not the mesh.
+#[tokio::test]
+async fn a_panic_in_a_handler_costs_its_connection_only() {
+    let (one, _two) = pair().await;
+    let begin = Instant::now();
+    assert_eq!(one.mesh.call(2, Lane::Bulk, PANIC, Bytes::new(), soon()).await, Err(CallError::Lost));
+    // Down may be over before anybody looked, so it is the beginning of the new connection that counts.
+    wait_for(&one.mesh, 2, |state| matches!(state, PeerState::Connected { since, .. } if *since > begin)).await;
+    assert_eq!(one.mesh.call(2, Lane::Bulk, ECHO, "well".into(), soon()).await, Ok("well".into()));
 }
 
 #[tokio::test]
