@@ -30,8 +30,9 @@ const HEAD_BYTES_MAX: usize = 1 + 8 + 3;
 pub const BODY_BYTES_MAX: usize = limits::FRAME_BYTES_MAX - HEAD_BYTES_MAX;
 /// Bytes of a frame beside its body, at most.
 pub const FRAME_OVERHEAD: usize = LENGTH_BYTES + HEAD_BYTES_MAX;
-/// Free space that each read offers to the socket.
+/// Free space that a fresh buffer offers to the socket, and the least that a used one still does.
 const READ_BYTES: usize = 128 * 1024;
+const READ_BYTES_MIN: usize = 16 * 1024;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
@@ -178,12 +179,20 @@ impl Inbox {
                 self.buffer.advance(LENGTH_BYTES);
                 return Ok(self.buffer.split_to(wanted - LENGTH_BYTES).freeze());
             }
-            self.buffer.reserve((wanted - self.buffer.len()).max(READ_BYTES.min(self.frame_bytes_max)));
+            self.make_room(wanted - self.buffer.len());
             match timeout(silent_after, stream.read_buf(&mut self.buffer)).await {
                 Err(_) => return Err(ReadError::Silent),
                 Ok(Ok(0)) => return Err(ReadError::Eof),
                 Ok(read) => read?,
             };
+        }
+    }
+
+    /// Small frames share one allocation until it is nearly used up: a new one for each read would let every kept body pin it whole.
+    fn make_room(&mut self, missing: usize) {
+        let free = self.buffer.capacity() - self.buffer.len();
+        if free < missing.max(READ_BYTES_MIN.min(self.frame_bytes_max)) {
+            self.buffer.reserve(missing.max(READ_BYTES.min(self.frame_bytes_max)));
         }
     }
 

@@ -296,6 +296,7 @@ fn opened(secret: &Secret, role: &str, said: &[&Bytes], sealed: Bytes) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn member(cluster: u128, node: NodeId) -> Identity {
         Identity { cluster, node, boot: 5, version: "test".into() }
@@ -383,6 +384,18 @@ mod tests {
         let mut inbox = Inbox::new();
         let (dialled, ()) = tokio::join!(dial(&mut near, &mut inbox, &local, 2, Lane::Bulk), falsely);
         assert!(dialled.unwrap_err().to_string().contains("does not know"));
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes: Vec<u8>) {
+            let bytes = Bytes::from(bytes);
+            let _ = read_hello(bytes.clone());
+            let _ = read_hello([&MAGIC[..], &bytes].concat().into());
+            let _ = read_welcome(bytes.clone());
+            let _ = read_claim(&mut Reader::new("a peer's claim", bytes.clone()));
+            let _ = opened(&Secret::new("s"), "dialler", &[], bytes);
+        }
     }
 
     /// Before the proof nothing of the acceptor is on the wire but a version and a nonce.
