@@ -54,9 +54,7 @@ pub struct RequestHead {
 
 /// The size that a stream's `bytes` and `max_bytes` count for one event: everything of it but its seq and time.
 pub fn event_bytes(event: &NewEvent) -> u64 {
-    let text = |text: &Option<Text>| text.as_ref().map_or(0, |text| text.len());
-    let headers: usize = event.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    (event.data.len() + text(&event.subject) + text(&event.id) + event.content_type.len() + headers) as u64
+    event.bytes()
 }
 
 /// Encodes a request, version 1. The head's `count` and `bytes` are taken from the events.
