@@ -305,7 +305,7 @@ fn full() -> Machine {
     let mut log = Log::new();
     let (a, b) = (event(Some("a"), Some("s.a"), 5), event(Some("b"), None, 6));
     log.requests(1, vec![request(1, &[a.clone(), b.clone(), a.clone()]), with(2, |head| head.expected_last_seq = Some(9), &[b])]);
-    log.one(2, with(1, |head| head.origin = Origin { node: 2, epoch: 7 }, &[a.clone()]));
+    log.one(2, with(1, |head| head.origin = Origin { node: 2, epoch: 7 }, std::slice::from_ref(&a)));
     log.requests(3, vec![with(300, |head| head.floor = 2, &vec![event(None, None, 1); 70])]);
     log.events(4, &[event(None, Some("s.b"), 1)]);
     log.apply(purge("s.>", 60, 1, 9));
