@@ -47,3 +47,28 @@ pub struct Event {
     pub headers: Vec<(Text, Text)>,
     pub data: Bytes,
 }
+
+impl Event {
+    pub fn new(event: NewEvent, seq: u64, time: Time) -> Event {
+        let NewEvent { subject, id, content_type, headers, data } = event;
+        Event { seq, time, subject, id, content_type, headers, data }
+    }
+
+    /// The size that a stream's `bytes` and `max_bytes` count for this event: everything of it but its seq and time.
+    pub fn bytes(&self) -> u64 {
+        event_bytes(&self.subject, &self.id, &self.content_type, &self.headers, &self.data)
+    }
+}
+
+impl NewEvent {
+    /// As [`Event::bytes`].
+    pub fn bytes(&self) -> u64 {
+        event_bytes(&self.subject, &self.id, &self.content_type, &self.headers, &self.data)
+    }
+}
+
+fn event_bytes(subject: &Option<Text>, id: &Option<Text>, content_type: &Text, headers: &[(Text, Text)], data: &Bytes) -> u64 {
+    let text = |text: &Option<Text>| text.as_ref().map_or(0, |text| text.len());
+    let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    (data.len() + text(subject) + text(id) + content_type.len() + headers) as u64
+}

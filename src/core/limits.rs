@@ -50,6 +50,13 @@ pub const DEDUP_WINDOW_MS_MAX: u64 = 24 * 3600 * 1000;
 /// Subject purges that one stream remembers at a time.
 pub const TOMBSTONES_MAX: usize = 64;
 
+/// A stream's machine marks a place in its log every so many events …
+pub const MARK_EVENTS: u64 = 64;
+/// … or bytes, whichever comes first; more as the stream grows, so that there are at most `MARKS_MAX`.
+pub const MARK_BYTES: u64 = 64 * 1024;
+/// Most marks of one stream (32 bytes each in memory, about 10 in a checkpoint).
+pub const MARKS_MAX: usize = 32_768;
+
 /// Publish requests of one node to one stream that wait for their outcome.
 pub const PENDING_REQUESTS_MAX: usize = 16_384;
 /// Bytes of publish requests of one node, all streams, that wait for their outcome.

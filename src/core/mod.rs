@@ -9,6 +9,8 @@ pub mod codec;
 pub mod command;
 pub mod event;
 pub mod filter;
+#[cfg(test)]
+mod golden;
 pub mod limits;
 pub mod machine;
 pub mod name;

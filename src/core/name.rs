@@ -97,7 +97,10 @@ pub fn check_headers(headers: &[(Text, Text)]) -> Result<(), Invalid> {
             return Err(Invalid(format!("{:?} is not a header name of 1 to {} token characters", name, limits::HEADER_NAME_BYTES_MAX)));
         }
         if value.len() > limits::HEADER_VALUE_BYTES_MAX || value.chars().any(char::is_control) {
-            return Err(Invalid(format!("the value of header {name} has control characters or over {} bytes", limits::HEADER_VALUE_BYTES_MAX)));
+            return Err(Invalid(format!(
+                "the value of header {name} has control characters or over {} bytes",
+                limits::HEADER_VALUE_BYTES_MAX
+            )));
         }
     }
     Ok(())
