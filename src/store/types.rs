@@ -46,6 +46,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Payload bytes of a group's newest durable entries that stay in memory for readers.
     pub tail_bytes: usize,
+    /// The same for all groups together; the oldest go first.
+    pub tails_bytes: usize,
     /// Page cache of the active segment, in bytes.
     pub cache_bytes: usize,
     /// Page cache of every sealed segment that is open for reading, in bytes.
@@ -56,7 +58,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { segment_bytes: 128 << 20, tail_bytes: 1 << 20, cache_bytes: 64 << 20, sealed_cache_bytes: 4 << 20, open_segments: 32 }
+        Options {
+            segment_bytes: 128 << 20,
+            tail_bytes: 1 << 20,
+            tails_bytes: 256 << 20,
+            cache_bytes: 64 << 20,
+            sealed_cache_bytes: 4 << 20,
+            open_segments: 32,
+        }
     }
 }
 
