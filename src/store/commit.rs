@@ -34,7 +34,11 @@ impl<'a> Change<'a> {
         match &op.kind {
             Kind::Append(entries, committed) => self.rows.extend(entries.iter().map(|entry| (entry, *committed))),
             Kind::Truncate(keep) => self.cut_at(keep.map_or(0, |keep| keep.saturating_add(1))),
-            Kind::DropRows => self.cut_at(0),
+            Kind::DropRows => {
+                self.cut_at(0);
+                // Purged rows are in no span, but without the purge point only a cut keeps them dead.
+                (self.cuts_active, self.cuts_earlier) = (true, true);
+            }
             _ => {}
         }
     }

@@ -147,7 +147,7 @@ fn open_segments(
         add_spans(segments, &segment, &mut spans)?;
     }
     let active = match segments.last() {
-        Some(last) if last.file.len.load(Relaxed) <= options.segment_bytes => last,
+        Some(last) if last.file.len.load(Relaxed) <= options.segment_file_bytes() => last,
         last => {
             last.iter().try_for_each(|full| full.file.close())?;
             segments.create(last.map_or(1, |full| full.number + 1))?

@@ -56,6 +56,16 @@ pub struct Options {
     pub open_segments: usize,
 }
 
+/// redb's smallest file is a little over 1 MiB, and it grows by doubling; a length below this does not say how full a file is.
+const FILE_BYTES_MIN: u64 = 4 << 20;
+
+impl Options {
+    /// The length of a segment's file at which it is full.
+    pub(super) fn segment_file_bytes(&self) -> u64 {
+        self.segment_bytes.max(FILE_BYTES_MIN)
+    }
+}
+
 impl Default for Options {
     fn default() -> Options {
         Options {

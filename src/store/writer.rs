@@ -19,8 +19,6 @@ use std::sync::mpsc::SyncSender;
 
 /// Most commits whose tails are remembered, oldest first, to be let go when all tails together are too large.
 const AGED_MAX: usize = 1 << 16;
-/// redb's smallest file is a little over 1 MiB; a file's length says how full a segment is only beyond it.
-const FILE_BYTES_MIN: u64 = 4 << 20;
 
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -87,8 +85,8 @@ impl Writer {
 
     /// Begins the next segment when the active one is full, and leaves closing the full one to the keeper.
     pub(super) fn roll_if_full(&mut self) -> Result<(), Error> {
-        let bound = self.shared.options.segment_bytes;
-        if self.active_bytes <= bound && self.active.file.len.load(Relaxed) <= bound.max(FILE_BYTES_MIN) {
+        let options = &self.shared.options;
+        if self.active_bytes <= options.segment_bytes && self.active.file.len.load(Relaxed) <= options.segment_file_bytes() {
             return Ok(());
         }
         let next = self.shared.segments.create(self.active.number + 1)?;
