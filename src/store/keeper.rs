@@ -7,9 +7,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-/// Most jobs that wait; the writer waits when there are more.
-pub(super) const JOBS_MAX: usize = 1024;
-
 pub(super) enum Job {
     /// Close a segment that takes no more rows.
     Seal(Arc<Segment>),

@@ -64,6 +64,7 @@ pub use stats::{COMMIT_BUCKETS, Stats};
 pub use tables::ROW_HEADER_BYTES;
 pub use types::{Done, Durable, Entry, LogId, LogState, Options};
 
+use crate::core::limits::KEEPER_JOBS_MAX;
 use bytes::Bytes;
 use keeper::Job;
 use queue::{Kind, Op};
@@ -109,7 +110,7 @@ impl Store {
     fn open_parts(files: Arc<dyn Files>, options: Options) -> Result<(Store, Writer, Receiver<Job>), Error> {
         let recovered = recover::open(files, options)?;
         let shared = Arc::new(recovered.shared);
-        let (tell, jobs) = sync_channel(keeper::JOBS_MAX);
+        let (tell, jobs) = sync_channel(KEEPER_JOBS_MAX);
         let writer = Writer::new(shared.clone(), recovered.active, tell);
         for cell in recovered.dropped {
             let mut state = cell.state();

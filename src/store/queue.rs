@@ -6,20 +6,10 @@
 
 use super::cell::{Cell, weight};
 use super::{Done, Entry, Error, LogId};
+use crate::core::limits::{COMMIT_BYTES_MAX, COMMIT_ROWS_MAX, QUEUED_BYTES_MAX, QUEUED_OPS_MAX};
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-
-/// Most operations that wait.
-pub(super) const QUEUED_OPS_MAX: usize = 1 << 20;
-/// Most payload bytes that wait.
-pub(super) const QUEUED_BYTES_MAX: usize = 1 << 30;
-/// Most entries of one commit, unless one operation alone has more.
-const BATCH_ROWS_MAX: usize = 4096;
-/// Most payload bytes of one commit, unless one operation alone has more.
-const BATCH_BYTES_MAX: usize = 8 << 20;
-
-const _: () = assert!(BATCH_BYTES_MAX < QUEUED_BYTES_MAX);
 
 pub(super) enum Kind {
     /// Entries, and the index then known to be committed.
@@ -149,7 +139,7 @@ fn take(waiting: &mut Waiting) -> Vec<Op> {
     while let Some(op) = waiting.ops.front() {
         rows += op.kind.rows();
         bytes += op.kind.bytes();
-        if !batch.is_empty() && (rows > BATCH_ROWS_MAX || bytes > BATCH_BYTES_MAX) {
+        if !batch.is_empty() && (rows > COMMIT_ROWS_MAX || bytes > COMMIT_BYTES_MAX) {
             break;
         }
         waiting.bytes -= op.kind.bytes();

@@ -164,6 +164,7 @@ impl Segments {
     pub fn close(&self) -> Result<(), Error> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let segments: Vec<_> = self.map().values().cloned().collect();
-        segments.iter().fold(Ok(()), |result, segment| result.and(segment.file.close_for_good()))
+        let closed: Vec<_> = segments.iter().map(|segment| segment.file.close_for_good()).collect();
+        closed.into_iter().collect()
     }
 }

@@ -1,6 +1,7 @@
 //! The values that cross this room's door: log ids, entries, options, and the wait for durability.
 
 use super::Error;
+use crate::core::limits::{GROUP_TAIL_BYTES, OPEN_SEGMENTS, SEGMENT_BYTES, TAILS_BYTES};
 use bytes::Bytes;
 use std::future::Future;
 use std::pin::Pin;
@@ -69,12 +70,12 @@ impl Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            segment_bytes: 128 << 20,
-            tail_bytes: 1 << 20,
-            tails_bytes: 256 << 20,
+            segment_bytes: SEGMENT_BYTES,
+            tail_bytes: GROUP_TAIL_BYTES,
+            tails_bytes: TAILS_BYTES,
             cache_bytes: 64 << 20,
             sealed_cache_bytes: 4 << 20,
-            open_segments: 32,
+            open_segments: OPEN_SEGMENTS,
         }
     }
 }

@@ -10,15 +10,13 @@ use super::segments::Segment;
 use super::shared::Shared;
 use super::tables::{self, CHECKPOINTS, COMMITTED, DROPPED, IDENTITY_KEY, NODE, PURGED, SEGMENTS, VOTES};
 use super::{Error, LogId};
+use crate::core::limits::AGED_COMMITS_MAX;
 use redb::{Table, WriteTransaction};
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::SyncSender;
-
-/// Most commits whose tails are remembered, oldest first, to be let go when all tails together are too large.
-const AGED_MAX: usize = 1 << 16;
 
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -117,7 +115,7 @@ impl Writer {
     /// Lets go of what the tails hold beyond their bounds, after a group's commit.
     pub(super) fn age(&mut self, cell: &Arc<Cell>, op: u64) {
         self.aged.push_back((cell.clone(), op));
-        while self.shared.tail_bytes.load(Relaxed) > self.shared.options.tails_bytes || self.aged.len() > AGED_MAX {
+        while self.shared.tail_bytes.load(Relaxed) > self.shared.options.tails_bytes || self.aged.len() > AGED_COMMITS_MAX {
             let Some((cell, op)) = self.aged.pop_front() else { break };
             self.shared.with_tail(&cell, |state| state.shrink_tail(0, op));
         }
