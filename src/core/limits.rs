@@ -115,6 +115,28 @@ pub const PEER_MESSAGE_BYTES_MAX: usize = 1_024;
 pub const PEER_VERSION_BYTES_MAX: usize = 64;
 /// Bytes of frames that one write to a peer gathers; the last frame of them may exceed it.
 pub const PEER_WRITE_BYTES: usize = 1024 * 1024;
+// The store.
+
+/// Default size at which a log segment is sealed, in bytes.
+pub const SEGMENT_BYTES: u64 = 128 << 20;
+/// Default bytes of one group's newest durable entries kept in memory.
+pub const GROUP_TAIL_BYTES: usize = 1 << 20;
+/// Default bytes of such entries of all groups together.
+pub const TAILS_BYTES: usize = 256 << 20;
+/// Default number of sealed segments that are open for reading.
+pub const OPEN_SEGMENTS: usize = 32;
+/// Operations that wait for the store's writer, at most.
+pub const QUEUED_OPS_MAX: usize = 1 << 20;
+/// Payload bytes that wait for the store's writer, at most.
+pub const QUEUED_BYTES_MAX: usize = 1 << 30;
+/// Most rows of one commit, unless a single operation has more.
+pub const COMMIT_ROWS_MAX: usize = 4_096;
+/// Most payload bytes of one commit, unless a single operation has more.
+pub const COMMIT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Commits whose entries may still be in tails and are to be let go, oldest first.
+pub const AGED_COMMITS_MAX: usize = 1 << 16;
+/// Segments that wait to be sealed or removed; beyond it the writer waits.
+pub const KEEPER_JOBS_MAX: usize = 1_024;
 
 const _: () = assert!(EVENT_BYTES_MAX <= BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX < REQUEST_BYTES_MAX);
@@ -132,3 +154,6 @@ const _: () = assert!(NODES_MAX * 2 <= HANDSHAKES_MAX && HANDSHAKES_MAX <= PEER_
 pub const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
 /// Entries applied between two checkpoints.
 pub const CHECKPOINT_ENTRIES: u64 = 100_000;
+const _: () = assert!(ENTRY_BYTES_MAX <= COMMIT_BYTES_MAX);
+const _: () = assert!(COMMIT_BYTES_MAX + PENDING_BYTES_MAX < QUEUED_BYTES_MAX);
+const _: () = assert!(GROUP_TAIL_BYTES <= TAILS_BYTES);

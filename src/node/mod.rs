@@ -29,6 +29,7 @@ mod types;
 mod upkeep;
 
 pub use crate::core::catalog::NodeState;
+pub use crate::cluster::{Timers, mesh::Secret};
 pub use config::{Config, Start};
 pub use error::{Error, Result};
 pub use lifecycle::StartError;
@@ -73,6 +74,9 @@ struct Inner {
     room: Arc<Semaphore>,
     /// Consensus, mesh and everything that must not wait behind HTTP.
     runtime: tokio::runtime::Handle,
+    /// Ends with the node.
+    #[allow(dead_code, reason = "held, not used")]
+    own_runtime: Mutex<Option<lifecycle::OwnRuntime>>,
     /// Every task of the node's own; joined at the stop.
     tasks: TaskTracker,
     stop: CancellationToken,

@@ -8,7 +8,7 @@
 pub enum Error {
     /// The disk refused; what was being written may or may not be there after a restart.
     #[error("storage failed while {what}: {why}")]
-    Io { what: &'static str, why: String },
+    Io { what: String, why: String },
     /// A file, or its metadata, is not what this store wrote.
     #[error("the data in {file} is damaged: {why}")]
     Broken { file: String, why: String },
@@ -37,15 +37,20 @@ pub enum Error {
 
 impl Error {
     pub(super) fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> Error {
-        move |why| Error::Io { what, why: why.to_string() }
+        move |why| Error::Io { what: what.into(), why: why.to_string() }
     }
 
-    /// Maps any error of the database library; all of them implement `Into<redb::Error>`.
-    pub(super) fn db<E: Into<redb::Error>>(what: &'static str) -> impl FnOnce(E) -> Error {
+    /// Maps any error of the database library about a file; all of them implement `Into<redb::Error>`.
+    pub(super) fn db<E: Into<redb::Error>>(file: &str) -> impl FnOnce(E) -> Error {
         move |why| match why.into() {
-            redb::Error::DatabaseAlreadyOpen => Error::InUse("the data directory".into()),
-            redb::Error::Corrupted(why) => Error::Broken { file: what.into(), why },
-            why => Error::Io { what, why: why.to_string() },
+            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Error::InUse(file.into()),
+            redb::Error::Corrupted(why) => Error::Broken { file: file.into(), why },
+            redb::Error::Io(why) if why.kind() == std::io::ErrorKind::InvalidData => Error::broken(file, &why.to_string()),
+            why => Error::Io { what: format!("using {file}"), why: why.to_string() },
         }
+    }
+
+    pub(super) fn broken(file: &str, why: &str) -> Error {
+        Error::Broken { file: file.into(), why: why.into() }
     }
 }

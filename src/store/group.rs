@@ -1,92 +1,166 @@
-//! One group's log, vote and checkpoints: a cheap handle.
+//! One group's log, vote and checkpoints: a cheap handle. Reads are in `read.rs`.
+//!
+//! Always true: memory changes and the operation is queued under the group's lock, so that what handles see and what reaches disk
+//! have one order. Log and vote of a group are written by one task, its consensus core; readers may be many.
 
+use super::cell::{Cell, State};
+use super::queue::Kind;
+use super::shared::Shared;
+use super::tables::{self, CHECKPOINTS, META};
 use super::{Done, Durable, Entry, Error, LogId, LogState};
 use bytes::Bytes;
-use std::ops::Range;
+use std::sync::Arc;
 
 /// A handle to one group. Every write is visible to every handle when the call returns, and reaches disk in the order of the calls.
+///
+/// It stays usable as long as a [`super::Store`] handle lives.
 #[derive(Clone)]
-pub struct Group {}
+pub struct Group {
+    pub(super) shared: Arc<Shared>,
+    pub(super) cell: Arc<Cell>,
+}
 
 impl Group {
     pub fn id(&self) -> u64 {
-        todo!()
+        self.cell.id
     }
 
     pub fn log_state(&self) -> LogState {
-        todo!()
+        self.cell.state().log_state()
     }
 
-    /// Appends contiguous entries after the last one. Never blocks. `done` comes from the writer's thread after the commit.
-    pub fn append(&self, _entries: Vec<Entry>, _done: impl FnOnce(Result<(), Error>) + Send + 'static) -> Result<(), Error> {
-        todo!()
+    /// Appends contiguous entries after the last one; after none at all, they may begin anywhere. Never blocks.
+    ///
+    /// At return every handle reads them. `done` comes from the writer's thread after the commit that holds them, or with the fault
+    /// that prevents it; it is dropped uncalled when this returns an error, and nothing was taken then.
+    pub fn append(&self, entries: Vec<Entry>, done: impl FnOnce(Result<(), Error>) + Send + 'static) -> Result<(), Error> {
+        self.shared.with_tail(&self.cell, |state| {
+            if entries.is_empty() {
+                return self.shared.push(&self.cell, state, Kind::Flush, Some(Box::new(done))).map(drop);
+            }
+            self.check_contiguous(state, &entries)?;
+            let committed = state.committed.map(|id| id.index);
+            // A clone of an entry shares its payload.
+            let kind = Kind::Append(entries.clone(), committed);
+            let op = self.shared.push(&self.cell, state, kind, Some(Box::new(done)))?;
+            state.append(op, entries);
+            Ok(())
+        })
     }
 
-    /// Keeps the entries up to and including `keep`, or none.
-    pub fn truncate_after(&self, _keep: Option<u64>) -> Result<(), Error> {
-        todo!()
+    fn check_contiguous(&self, state: &State, entries: &[Entry]) -> Result<(), Error> {
+        let mut expected = state.expected();
+        for entry in entries {
+            match expected {
+                Some(expected) if expected != entry.index => {
+                    return Err(Error::Gap { group: self.cell.id, expected, found: entry.index });
+                }
+                _ => expected = entry.index.checked_add(1),
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the entries up to and including `keep`, or none. Purged entries stay purged. May read one row.
+    pub fn truncate_after(&self, keep: Option<u64>) -> Result<(), Error> {
+        let kept = match keep {
+            Some(index) => self.log_id(index)?,
+            None => None,
+        };
+        self.shared.with_tail(&self.cell, |state| {
+            match (state.last, keep) {
+                (None, _) => return Ok(()),
+                (Some(last), Some(keep)) if last.index <= keep => return Ok(()),
+                _ => {}
+            }
+            self.shared.push(&self.cell, state, Kind::Truncate(keep), None)?;
+            state.truncate(kept);
+            Ok(())
+        })
     }
 
     /// Forgets every entry up to and including `upto`; may lie beyond the last entry (a snapshot was installed).
-    pub fn purge(&self, _upto: LogId) -> Result<(), Error> {
-        todo!()
+    pub fn purge(&self, upto: LogId) -> Result<(), Error> {
+        self.shared.with_tail(&self.cell, |state| {
+            if state.purged.is_some_and(|purged| purged.index >= upto.index) {
+                return Ok(());
+            }
+            self.shared.push(&self.cell, state, Kind::Purge(upto), None)?;
+            state.purge(upto);
+            Ok(())
+        })
     }
 
     /// Readable at return; durable when the answer resolves.
-    pub fn save_vote(&self, _vote: Bytes) -> Result<Durable, Error> {
-        todo!()
+    pub fn save_vote(&self, vote: Bytes) -> Result<Durable, Error> {
+        let (done, durable) = Durable::new();
+        let mut state = self.cell.state();
+        self.shared.push(&self.cell, &mut state, Kind::Vote(vote.clone()), Some(done))?;
+        state.vote = Some(vote);
+        Ok(durable)
     }
 
     pub fn vote(&self) -> Option<Bytes> {
-        todo!()
+        self.cell.state().vote.clone()
     }
 
-    /// A hint that rides on later commits; never durable by itself.
-    pub fn save_committed(&self, _id: LogId) {
-        todo!()
+    /// A hint that rides on later commits of this group (and on a clean close); never durable by itself. It only grows.
+    pub fn save_committed(&self, id: LogId) {
+        let mut state = self.cell.state();
+        if state.committed.is_none_or(|committed| committed.index < id.index) {
+            state.committed = Some(id);
+        }
     }
 
+    /// An id that was saved, or the purge point; after a restart it may be an older one.
     pub fn committed(&self) -> Option<LogId> {
-        todo!()
+        self.cell.state().committed
     }
 
-    /// Contiguous entries from `range.start` on, at least one if there is one, else up to `max_bytes` of payload.
-    /// Empty when `range.start` is purged or beyond the last entry. May touch the disk: call it where blocking is allowed
-    /// unless [`Group::in_memory`] says otherwise.
-    pub fn read(&self, _range: Range<u64>, _max_bytes: usize) -> Result<Vec<Entry>, Error> {
-        todo!()
-    }
-
-    /// Whether a read from `index` on is served from the tail, without the disk.
-    pub fn in_memory(&self, _index: u64) -> bool {
-        todo!()
-    }
-
-    /// The log id of one entry, of the purge point, or none.
-    pub fn log_id(&self, _index: u64) -> Result<Option<LogId>, Error> {
-        todo!()
-    }
-
-    pub fn save_checkpoint(&self, _index: u64, _bytes: Bytes, _done: Done) -> Result<(), Error> {
-        todo!()
+    /// Keeps the machine's state at `index`. Readable at return; reaches disk after everything that this group wrote before.
+    pub fn save_checkpoint(&self, index: u64, bytes: Bytes, done: Done) -> Result<(), Error> {
+        let mut state = self.cell.state();
+        let op = self.shared.push(&self.cell, &mut state, Kind::Checkpoint(index, bytes.clone()), Some(done))?;
+        state.checkpoints.insert(index, Some((op, bytes)));
+        Ok(())
     }
 
     /// The indexes that have a checkpoint, ascending.
     pub fn checkpoints(&self) -> Vec<u64> {
-        todo!()
+        self.cell.state().checkpoints.keys().copied().collect()
     }
 
-    pub fn checkpoint(&self, _index: u64) -> Result<Option<Bytes>, Error> {
-        todo!()
+    /// May read the disk.
+    pub fn checkpoint(&self, index: u64) -> Result<Option<Bytes>, Error> {
+        match self.cell.state().checkpoints.get(&index) {
+            None => return Ok(None),
+            Some(Some((_, bytes))) => return Ok(Some(bytes.clone())),
+            Some(None) => {}
+        }
+        let key = (self.cell.id, index);
+        let record = self.shared.meta.read(|txn| {
+            let record = txn.open_table(CHECKPOINTS)?.get(key)?;
+            Ok(record.map(|record| tables::get_record(key, record.value()).map(Bytes::copy_from_slice)))
+        });
+        let record = self.shared.checked(record)?.ok_or(Error::Closed)?;
+        record.transpose().map_err(|why| Error::broken(META, why))
     }
 
     /// Deletes the checkpoints below `index`.
-    pub fn drop_checkpoints_before(&self, _index: u64) -> Result<(), Error> {
-        todo!()
+    pub fn drop_checkpoints_before(&self, index: u64) -> Result<(), Error> {
+        let mut state = self.cell.state();
+        if state.checkpoints.first_key_value().is_none_or(|(first, _)| *first >= index) {
+            return Ok(());
+        }
+        self.shared.push(&self.cell, &mut state, Kind::DropCheckpoints(index), None)?;
+        state.checkpoints = state.checkpoints.split_off(&index);
+        Ok(())
     }
 
-    /// Resolves when everything queued by this handle so far is durable.
+    /// Resolves when everything that was asked of this group so far is durable.
     pub fn flush(&self) -> Result<Durable, Error> {
-        todo!()
+        let (done, durable) = Durable::new();
+        self.shared.push(&self.cell, &mut self.cell.state(), Kind::Flush, Some(done))?;
+        Ok(durable)
     }
 }

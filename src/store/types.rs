@@ -1,6 +1,7 @@
 //! The values that cross this room's door: log ids, entries, options, and the wait for durability.
 
 use super::Error;
+use crate::core::limits::{GROUP_TAIL_BYTES, OPEN_SEGMENTS, SEGMENT_BYTES, TAILS_BYTES};
 use bytes::Bytes;
 use std::future::Future;
 use std::pin::Pin;
@@ -46,6 +47,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Payload bytes of a group's newest durable entries that stay in memory for readers.
     pub tail_bytes: usize,
+    /// The same for all groups together; the oldest go first.
+    pub tails_bytes: usize,
     /// Page cache of the active segment, in bytes.
     pub cache_bytes: usize,
     /// Page cache of every sealed segment that is open for reading, in bytes.
@@ -54,9 +57,26 @@ pub struct Options {
     pub open_segments: usize,
 }
 
+/// redb's smallest file is a little over 1 MiB, and it grows by doubling; a length below this does not say how full a file is.
+const FILE_BYTES_MIN: u64 = 4 << 20;
+
+impl Options {
+    /// The length of a segment's file at which it is full.
+    pub(super) fn segment_file_bytes(&self) -> u64 {
+        self.segment_bytes.max(FILE_BYTES_MIN)
+    }
+}
+
 impl Default for Options {
     fn default() -> Options {
-        Options { segment_bytes: 128 << 20, tail_bytes: 1 << 20, cache_bytes: 64 << 20, sealed_cache_bytes: 4 << 20, open_segments: 32 }
+        Options {
+            segment_bytes: SEGMENT_BYTES,
+            tail_bytes: GROUP_TAIL_BYTES,
+            tails_bytes: TAILS_BYTES,
+            cache_bytes: 64 << 20,
+            sealed_cache_bytes: 4 << 20,
+            open_segments: OPEN_SEGMENTS,
+        }
     }
 }
 

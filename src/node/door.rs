@@ -1,0 +1,140 @@
+//! What peers ask of this node: consensus goes to the groups, the rest to the verbs that must run here.
+
+use super::Inner;
+use super::catalog::encode_answer;
+use super::error::Error;
+use super::identity::{Join, Joined};
+use super::proposer::Sink;
+use super::purge::purge_here;
+use super::remote::{self, Forward, ReadChunk, method, refusal};
+use super::streams::Status;
+use crate::cluster::mesh::{Handler, Peer, Reply};
+use crate::cluster::{Groups, method as consensus};
+use crate::core::batch::decode_events;
+use crate::core::catalog::{Command, NodeState, Outcome};
+use bytes::Bytes;
+use std::sync::{Arc, OnceLock, Weak};
+
+/// Takes the calls of peers from the mesh's read loops.
+///
+/// - Nothing here blocks; what takes time runs on a task of its own, bounded by the mesh's bound of unanswered calls.
+pub struct Door {
+    groups: Groups,
+    /// Set once the node is built; until then its verbs are refused.
+    node: OnceLock<Weak<Inner>>,
+}
+
+impl Door {
+    pub fn new(groups: Groups) -> Door {
+        Door { groups, node: OnceLock::new() }
+    }
+
+    pub fn open(&self, node: &Arc<Inner>) {
+        let _ = self.node.set(Arc::downgrade(node));
+    }
+}
+
+impl Handler for Door {
+    fn handle(&self, from: Peer, number: u16, body: Bytes, reply: Reply) {
+        let node = self.node.get().and_then(Weak::upgrade);
+        let removed = |node: &Arc<Inner>| node.directory.node(from.node).is_some_and(|known| known.state == NodeState::Removed);
+        if from.node != 0 && node.as_ref().is_some_and(removed) {
+            return reply.refuse(refusal::NOT_ACCEPTED, "this node was removed from the cluster");
+        }
+        if number <= consensus::LAST {
+            return self.groups.handle(from, number, body, reply);
+        }
+        let Some(node) = node else {
+            return reply.refuse(refusal::NOT_ACCEPTED, "this node is still starting");
+        };
+        match number {
+            method::FORWARD if from.node != 0 => forward(&node, from, body, reply),
+            _ => drop(tokio::spawn(answer(node, from, number, body, reply))),
+        }
+    }
+}
+
+/// Stays on the read loop: requests keep their order.
+fn forward(node: &Arc<Inner>, from: Peer, body: Bytes, reply: Reply) {
+    let forward = match Forward::decode(body) {
+        // What does not decode must never enter a log: every replica would stumble over it.
+        Ok(forward) if forward.requests.iter().all(|request| decode_events(request).is_ok()) => forward,
+        Ok(_) => return reply.refuse(refusal::NOT_ACCEPTED, "a request does not decode"),
+        Err(error) => return reply.refuse(refusal::NOT_ACCEPTED, &error.to_string()),
+    };
+    match node.stream_of_group(forward.group).and_then(|stream| stream.local()) {
+        Some(local) => local.proposer.submit(from.node, forward, Sink::Peer(reply)),
+        None => reply.refuse(refusal::NOT_LEADER, ""),
+    }
+}
+
+async fn answer(node: Arc<Inner>, from: Peer, number: u16, body: Bytes, reply: Reply) {
+    let answer = match number {
+        method::JOIN => join(&node, body).await,
+        _ if from.node == 0 => Err(Error::Conflict("join the cluster first".into())),
+        method::PROPOSE_CATALOG => propose_catalog(&node, body).await,
+        method::READ_INDEX => read_index(&node, body).await,
+        method::READ_CHUNK => read_chunk(&node, body).await,
+        method::STREAM_STATUS => stream_status(&node, body),
+        method::MOVE_LEADER => move_leader(&node, body).await,
+        method::PURGE => purge(&node, body).await,
+        _ => Err(Error::Internal(format!("no such method: {number}"))),
+    };
+    match answer {
+        Ok(body) => reply.ok(body),
+        Err(error @ (Error::Conflict(_) | Error::LimitReached(_))) => reply.refuse(refusal::REJECTED, &error.to_string()),
+        Err(error) => reply.refuse(refusal::NOT_ACCEPTED, &error.to_string()),
+    }
+}
+
+type Answer = super::Result<Bytes>;
+
+async fn join(node: &Inner, body: Bytes) -> Answer {
+    let Join { token, name, url, peer, version } = Join::decode(body)?;
+    let add = Command::AddNode { token, name: name.clone(), url, peer, version };
+    let id = match node.change_catalog(&add).await? {
+        Outcome::NodeAdded { id } => id,
+        Outcome::Rejected(reject) => return Err(super::catalog::rejected(reject, name.as_str())),
+        other => return Err(Error::Internal(format!("adding a node was answered with {other:?}"))),
+    };
+    let members = node.directory.members().into_iter();
+    let peers = members.filter(|member| member.id != id).map(|member| (member.id, member.peer)).collect();
+    tracing::info!(target: "evermesh::events", "{name} joined the cluster");
+    Ok(Joined { cluster: node.cluster, node: id, peers }.encode())
+}
+
+async fn propose_catalog(node: &Inner, body: Bytes) -> Answer {
+    let outcome = node.propose_to_catalog(body).await.ok_or(Error::NoLeader)?;
+    let upto = *node.catalog.folded().applied().borrow();
+    Ok(encode_answer(&outcome, upto))
+}
+
+async fn read_index(node: &Inner, body: Bytes) -> Answer {
+    let group = node.groups.get(remote::decode_number(body)?).ok_or(Error::NoLeader)?;
+    let upto = group.confirm_leadership().await.map_err(|_| Error::NoLeader)?;
+    Ok(remote::encode_number(upto))
+}
+
+async fn read_chunk(node: &Arc<Inner>, body: Bytes) -> Answer {
+    let step = node.serve_chunk(ReadChunk::decode(body)?).await?;
+    Ok(step.encode())
+}
+
+fn stream_status(node: &Inner, body: Bytes) -> Answer {
+    let stream = node.stream_of_group(remote::decode_number(body)?).ok_or(Error::NoLeader)?;
+    Ok(Status::of(&stream.local().ok_or(Error::NoLeader)?).encode())
+}
+
+async fn move_leader(node: &Inner, body: Bytes) -> Answer {
+    let mut r = remote::reader("a leader transfer", body)?;
+    let (group, to) = (r.u64()?, r.u64()?);
+    let local = node.stream_of_group(group).and_then(|stream| stream.local()).ok_or(Error::NoLeader)?;
+    let leader = node.hand_over(&local, (to != 0).then_some(to)).await?;
+    Ok(remote::encode_number(leader))
+}
+
+async fn purge(node: &Inner, body: Bytes) -> Answer {
+    let (group, purge) = remote::decode_purge(body)?;
+    let local = node.stream_of_group(group).and_then(|stream| stream.local()).ok_or(Error::NoLeader)?;
+    Ok(remote::encode_purged(&purge_here(&local, &purge).await?))
+}

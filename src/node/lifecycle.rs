@@ -1,0 +1,435 @@
+//! A node from its start to its stop: its identity, its place in the cluster, its tasks.
+
+use super::catalog::CATALOG_WAIT;
+use super::config::{Config, Start};
+use super::directory::Directory;
+use super::door::Door;
+use super::error::Error;
+use super::identity::{Identity, Join, Joined};
+use super::remote::{method, refusal};
+use super::{Inner, Node, placing, upkeep};
+use crate::cluster::mesh::{self, CallError, DownReason, Mesh, PeerState};
+use crate::cluster::{Failure, Group, Groups};
+use crate::core::catalog::{Command, NodeRecord, NodeState};
+use crate::core::limits;
+use crate::store::Store;
+use futures_util::{StreamExt, stream};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The catalog's group.
+const CATALOG: u64 = 0;
+/// Pause between two rounds of asking to be let in.
+const JOIN_PAUSE: Duration = Duration::from_millis(500);
+/// Longest handing over of all leaderships at a graceful stop.
+const HAND_OVER: Duration = Duration::from_secs(5);
+/// Leaderships handed over at a time.
+const HAND_OVER_AT_A_TIME: usize = 32;
+
+/// Why a node did not start, for the person who started it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(pub String);
+
+fn failed(what: &str) -> impl FnOnce(String) -> StartError + '_ {
+    move |why| StartError(format!("{what}: {why}"))
+}
+
+/// The runtime of consensus and mesh; it may be dropped anywhere.
+pub(super) struct OwnRuntime(Option<Runtime>);
+
+impl OwnRuntime {
+    fn new() -> Result<OwnRuntime, StartError> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4));
+        let runtime = builder.worker_threads(threads).thread_name("consensus").enable_all().build();
+        runtime.map(|runtime| OwnRuntime(Some(runtime))).map_err(|error| StartError(format!("no runtime: {error}")))
+    }
+
+    fn handle(&self) -> tokio::runtime::Handle {
+        self.0.as_ref().expect("there until it is dropped").handle().clone()
+    }
+}
+
+impl Drop for OwnRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Node {
+    /// Starts the node and returns once it has its place in a cluster; `readiness` tells when it can serve.
+    pub async fn start(config: Config) -> Result<Node, StartError> {
+        let runtime = OwnRuntime::new()?;
+        let handle = runtime.handle();
+        let started = handle.spawn(begin(config, runtime));
+        started.await.map_err(|error| StartError(format!("the start was interrupted: {error}")))?
+    }
+
+    /// Hands leaderships over, stops and joins everything. Bounded in time.
+    pub async fn stop(&self) {
+        let node = self.inner.clone();
+        let stopping = node.runtime.clone().spawn(async move { node.end().await });
+        if let Err(error) = stopping.await {
+            tracing::error!(%error, "the stop was interrupted");
+        }
+    }
+
+    /// Resolves with the reason when a fault of this node means that its process has to end.
+    pub fn failed(&self) -> impl Future<Output = String> + Send + 'static + use<> {
+        let mut failed = self.inner.failed.subscribe();
+        async move {
+            match failed.wait_for(Option::is_some).await {
+                Ok(failure) => failure.clone().map(|failure| failure.why).unwrap_or_default(),
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+}
+
+async fn begin(config: Config, runtime: OwnRuntime) -> Result<Node, StartError> {
+    let (data, options) = (config.data.clone(), config.store.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&data).map_err(|error| error.to_string())?;
+        Store::open_dir(&data, options).map_err(|error| error.to_string())
+    });
+    let opened = opened.await.map_err(|error| StartError(error.to_string()))?;
+    let store = opened.map_err(failed(&format!("the data directory {} cannot be opened", config.data.display())))?;
+    let mut identity = wake(&store, &config).await?;
+
+    let (failures, failing) = mpsc::channel(16);
+    let groups = Groups::new(store.clone(), config.timers, failures);
+    let door = Arc::new(Door::new(groups.clone()));
+    let listener = config.peer_listener.into_std().and_then(tokio::net::TcpListener::from_std);
+    let listener = listener.map_err(|error| StartError(format!("the peer listener cannot be used: {error}")))?;
+    let mesh = Mesh::start(listener, mesh_identity(&identity), mesh::Options::new(config.secret.clone()), door.clone());
+    groups.set_mesh(mesh.clone());
+
+    let founding = identity.node == 0 && config.start == Start::Bootstrap;
+    if identity.node == 0 {
+        let place = match &config.start {
+            Start::Bootstrap => Joined { cluster: random(), node: 1, peers: BTreeMap::new() },
+            Start::Join(seeds) => join(&mesh, seeds, &identity, &config.url, &config.peer_advertise).await?,
+            Start::Resume => return Err(StartError("this data directory belongs to no cluster yet: bootstrap or join one".into())),
+        };
+        identity = Identity { cluster: place.cluster, node: place.node, peers: place.peers, ..identity };
+        save(&store, &identity).await?;
+        mesh.set_identity(mesh_identity(&identity));
+    }
+    mesh.set_peers(identity.peers.clone());
+
+    let directory = Arc::new(Directory::default());
+    let catalog = groups.open(CATALOG, identity.node, directory.clone()).await;
+    let catalog = catalog.map_err(|failure| StartError(format!("the catalog cannot be opened: {}", failure.why)))?;
+    let inner = Arc::new(Inner {
+        id: identity.node,
+        boot: identity.boot,
+        name: identity.name.clone(),
+        cluster: identity.cluster,
+        url: config.url,
+        peer: config.peer_advertise,
+        auto_create_streams: config.auto_create_streams,
+        store,
+        mesh,
+        groups,
+        catalog,
+        directory,
+        identity: Mutex::new(identity),
+        streams: RwLock::new(HashMap::new()),
+        room: Arc::new(Semaphore::new(limits::PENDING_BYTES_MAX)),
+        runtime: runtime.handle(),
+        own_runtime: Mutex::new(Some(runtime)),
+        tasks: TaskTracker::new(),
+        stop: CancellationToken::new(),
+        leaving: watch::Sender::new(false),
+        nodes: watch::Sender::default(),
+        failed: watch::Sender::new(None),
+        metrics: Default::default(),
+    });
+    door.open(&inner);
+    if founding {
+        found(&inner).await?;
+    }
+    inner.tasks.spawn_on(watch_failures(inner.clone(), failing), &inner.runtime);
+    inner.tasks.spawn_on(follow_nodes(inner.clone()), &inner.runtime);
+    inner.tasks.spawn_on(placing::run(inner.clone()), &inner.runtime);
+    inner.tasks.spawn_on(upkeep::run(inner.clone()), &inner.runtime);
+    inner.tasks.spawn_on(introduce(inner.clone()), &inner.runtime);
+    inner.tasks.spawn_on(tell_leaders(inner.clone()), &inner.runtime);
+    Ok(Node { inner })
+}
+
+/// The identity that the data directory remembers, or a new one without a place; counts the start.
+async fn wake(store: &Store, config: &Config) -> Result<Identity, StartError> {
+    let mut identity = match store.identity() {
+        Some(bytes) => Identity::decode(bytes).map_err(|error| StartError(error.to_string()))?,
+        None => {
+            let name = config.name.clone().ok_or_else(|| StartError("a new node needs a name".into()))?;
+            Identity { cluster: 0, node: 0, boot: 0, name, token: random(), peers: BTreeMap::new() }
+        }
+    };
+    if let Some(name) = &config.name
+        && *name != identity.name
+    {
+        if identity.node != 0 {
+            return Err(StartError(format!("this data directory belongs to node {}, not {name}", identity.name)));
+        }
+        identity.name = name.clone();
+    }
+    identity.boot += 1;
+    save(store, &identity).await?;
+    Ok(identity)
+}
+
+async fn save(store: &Store, identity: &Identity) -> Result<(), StartError> {
+    let saved = store.save_identity(identity.encode()).map_err(|error| StartError(error.to_string()))?;
+    saved.await.map_err(|error| StartError(error.to_string()))
+}
+
+fn mesh_identity(identity: &Identity) -> mesh::Identity {
+    let version = env!("CARGO_PKG_VERSION").into();
+    mesh::Identity { cluster: identity.cluster, node: identity.node, boot: identity.boot, version }
+}
+
+/// A number that nobody else draws.
+fn random() -> u128 {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system gives random numbers");
+    u128::from_le_bytes(bytes).max(1)
+}
+
+/// Asks the seeds in turn until one of them lets this node in; a refusal that will not change ends it.
+async fn join(mesh: &Mesh, seeds: &[String], identity: &Identity, url: &str, peer: &str) -> Result<Joined, StartError> {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let ask = Join { token: identity.token, name: identity.name.clone(), url: url.into(), peer: peer.into(), version }.encode();
+    let mut said = String::new();
+    loop {
+        for seed in seeds {
+            let error = match mesh.call_address(seed, method::JOIN, ask.clone(), Instant::now() + CATALOG_WAIT).await {
+                Ok(answer) => return Joined::decode(answer).map_err(|error| StartError(error.to_string())),
+                Err(error) => error,
+            };
+            match &error {
+                CallError::Refused { code: refusal::REJECTED, message } => return Err(StartError(format!("{seed} refused the join: {message}"))),
+                CallError::NotSent(mesh::NotSent::Unreachable(DownReason::Rejected(why))) => {
+                    return Err(StartError(format!("{seed} refused the join: {why}")));
+                }
+                error => {
+                    let now = format!("{seed}: {error}");
+                    if now != said {
+                        tracing::warn!("cannot join yet, trying on: {now}");
+                        said = now;
+                    }
+                }
+            }
+        }
+        tokio::time::sleep(JOIN_PAUSE).await;
+    }
+}
+
+/// Makes the first node's cluster.
+async fn found(node: &Arc<Inner>) -> Result<(), StartError> {
+    node.catalog.initialize(&[node.id]).await.map_err(failed("the cluster cannot be founded"))?;
+    let add = Command::AddNode {
+        token: node.identity.lock().expect("nobody panics while holding it").token,
+        name: node.name.clone(),
+        url: node.url.clone(),
+        peer: node.peer.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    for command in [Command::Found { cluster: node.cluster }, add] {
+        node.change_catalog(&command).await.map_err(|error| StartError(format!("the cluster cannot be founded: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Keeps the mesh and the identity up to date with the catalog's nodes, and announces every change of them.
+async fn follow_nodes(node: Arc<Inner>) {
+    let mut changes = node.directory.changes();
+    let mut peers = node.mesh.peers();
+    let mut reachable: Option<BTreeSet<u64>> = None;
+    loop {
+        changes.borrow_and_update();
+        peers.borrow_and_update();
+        let members = node.directory.members();
+        if !members.is_empty() {
+            remember_peers(&node, &members).await;
+        }
+        let alive = node.alive();
+        if let Some(before) = reachable.replace(alive.clone()) {
+            tell_reachability(&node, &before, &alive);
+        }
+        let picture = Arc::new(node.picture());
+        node.nodes.send_if_modified(|old| {
+            let essence = |nodes: &[super::NodeInfo]| -> Vec<_> {
+                nodes.iter().map(|node| (node.id, node.name.clone(), node.url.clone(), node.state, node.reachable)).collect()
+            };
+            let changed = essence(old) != essence(&picture);
+            *old = picture;
+            changed
+        });
+        let drained = node.directory.node(node.id).is_some_and(|me| me.state != NodeState::Active);
+        node.leaving.send_if_modified(|leaving| !node.stop.is_cancelled() && std::mem::replace(leaving, drained) != drained);
+        tokio::select! {
+            _ = node.stop.cancelled() => return,
+            _ = changes.changed() => (),
+            _ = peers.changed() => (),
+        }
+    }
+}
+
+async fn remember_peers(node: &Inner, members: &[NodeRecord]) {
+    let peers: BTreeMap<u64, String> = members.iter().filter(|member| member.id != node.id).map(|member| (member.id, member.peer.clone())).collect();
+    let identity = {
+        let mut identity = node.identity.lock().expect("nobody panics while holding it");
+        if identity.peers == peers {
+            return;
+        }
+        identity.peers = peers.clone();
+        identity.clone()
+    };
+    node.mesh.set_peers(peers);
+    if let Err(error) = save(&node.store, &identity).await {
+        tracing::warn!(%error, "the peers' addresses could not be remembered");
+    }
+}
+
+fn tell_reachability(node: &Inner, before: &BTreeSet<u64>, now: &BTreeSet<u64>) {
+    for id in now.difference(before) {
+        tracing::info!(target: "evermesh::events", "{} is up", node.node_name(*id));
+    }
+    let states = node.mesh.peers().borrow().clone();
+    for id in before.difference(now) {
+        let why = match states.get(id) {
+            Some(PeerState::Down { reason, .. }) => format!(": {reason}"),
+            _ => String::new(),
+        };
+        tracing::warn!(target: "evermesh::events", "{} is down{why}", node.node_name(*id));
+    }
+}
+
+/// Tells the catalog this node's addresses and version, and that it is back, when they are not what the catalog has.
+async fn introduce(node: Arc<Inner>) {
+    let mut changes = node.directory.changes();
+    loop {
+        let known = match node.directory.node(node.id) {
+            Some(known) => known,
+            None => tokio::select! {
+                _ = node.stop.cancelled() => return,
+                _ = changes.changed() => continue,
+            },
+        };
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let (url, peer) = (node.url.clone(), node.peer.clone());
+        let mut news = Vec::new();
+        if (&known.url, &known.peer, &known.version) != (&url, &peer, &version) {
+            news.push(Command::UpdateNode { id: node.id, url, peer, version });
+        }
+        if known.state == NodeState::Draining {
+            news.push(Command::SetNodeState { id: node.id, state: NodeState::Active });
+        }
+        let mut told = true;
+        for command in news {
+            told &= node.change_catalog(&command).await.is_ok();
+        }
+        if told || node.stop.is_cancelled() {
+            return;
+        }
+    }
+}
+
+/// Logs the changes of leadership that this node sees first hand: when it becomes a leader.
+async fn tell_leaders(node: Arc<Inner>) {
+    let mut known: HashMap<u64, bool> = HashMap::new();
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        tokio::select! {
+            _ = node.stop.cancelled() => return,
+            _ = ticks.tick() => (),
+        }
+        let streams: Vec<_> = node.streams.read().expect("nobody panics while holding it").values().cloned().collect();
+        known.retain(|group, _| streams.iter().any(|stream| stream.group == *group));
+        for stream in streams {
+            let leadership = *stream.leadership().borrow();
+            let before = known.insert(stream.group, leadership.mine.is_some());
+            // The first leader of a new stream is no news.
+            if leadership.mine.is_some() && before == Some(false) && leadership.term > 1 {
+                tracing::info!(target: "evermesh::events", "{} leads {} (term {})", node.name, stream.name, leadership.term);
+            }
+        }
+    }
+}
+
+async fn watch_failures(node: Arc<Inner>, mut failing: mpsc::Receiver<Failure>) {
+    let mut disk = node.store.failed();
+    let failure = tokio::select! {
+        _ = node.stop.cancelled() => return,
+        failure = failing.recv() => failure,
+        failed = disk.wait_for(Option::is_some) => {
+            let why = failed.ok().and_then(|error| error.clone()).map(|error| error.to_string());
+            why.map(|why| Failure { group: CATALOG, why })
+        }
+    };
+    if let Some(failure) = failure {
+        node.fail(failure);
+    }
+}
+
+impl Inner {
+    /// A fault of this node: its process must end.
+    pub fn fail(&self, failure: Failure) {
+        tracing::error!(group = failure.group, "this node must stop: {}", failure.why);
+        self.failed.send_if_modified(|failed| failed.is_none() && failed.replace(failure).is_none());
+    }
+
+    async fn end(self: Arc<Inner>) {
+        self.leaving.send_replace(true);
+        let _ = timeout(HAND_OVER, self.hand_over_everything()).await;
+        self.stop.cancel();
+        self.room.close();
+        self.tasks.close();
+        let _ = timeout(HAND_OVER, self.tasks.wait()).await;
+        let groups: Vec<Group> = self.groups.all();
+        stream::iter(groups).for_each_concurrent(HAND_OVER_AT_A_TIME, |group| async move { group.close().await }).await;
+        self.mesh.stop().await;
+        let store = self.store.clone();
+        let closed = tokio::task::spawn_blocking(move || store.close()).await;
+        if let Ok(Err(error)) = closed {
+            tracing::warn!(%error, "the store did not close cleanly");
+        }
+    }
+
+    async fn hand_over_everything(&self) {
+        let streams: Vec<_> = self.streams.read().expect("nobody panics while holding it").values().cloned().collect();
+        let led = streams.iter().filter_map(|stream| stream.local()).filter(|local| local.group.leadership().borrow().mine.is_some());
+        let led: Vec<_> = led.collect();
+        let hand_over = |local| async move {
+            if let Err(error) = self.hand_over(&local, None).await
+                && !matches!(error, Error::Conflict(_))
+            {
+                tracing::debug!(group = local.group.id(), %error, "the leadership was not handed over");
+            }
+        };
+        stream::iter(led).for_each_concurrent(HAND_OVER_AT_A_TIME, hand_over).await;
+        self.hand_over_catalog().await;
+    }
+
+    async fn hand_over_catalog(&self) {
+        if self.catalog.leadership().borrow().mine.is_none() {
+            return;
+        }
+        let alive = self.alive();
+        let others = self.catalog.progress().into_iter().filter(|(id, progress)| *id != self.id && progress.voter && alive.contains(id));
+        if let Some((best, _)) = others.min_by_key(|(_, progress)| progress.lag.unwrap_or(u64::MAX)) {
+            let _ = self.catalog.transfer_leader(best, HAND_OVER).await;
+        }
+    }
+}

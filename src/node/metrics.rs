@@ -1,0 +1,103 @@
+//! What a node counts, as Prometheus text. Not labelled by stream: ten thousand streams would be ten thousand series.
+
+use super::Inner;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use prometheus_client::registry::Registry;
+use std::sync::Mutex;
+
+/// Counters that the verbs bump, and gauges that are read when the page is asked for.
+pub struct Metrics {
+    pub publish_requests: Counter,
+    pub publish_events: Counter,
+    pub publish_bytes: Counter,
+    registry: Mutex<Registry>,
+    peers_connected: Gauge,
+    nodes: Gauge,
+    streams: Gauge,
+    streams_held: Gauge,
+    streams_led: Gauge,
+    streams_without_leader: Gauge,
+    pending_bytes: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        let mut registry = Registry::with_prefix("evermesh");
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let publish_requests = counter("publish_requests", "Publish requests admitted by this node");
+        let publish_events = counter("publish_events", "Events in publish requests admitted by this node");
+        let publish_bytes = counter("publish_bytes", "Bytes of those events");
+        let mut gauge = |name: &str, help: &str| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        Metrics {
+            publish_requests,
+            publish_events,
+            publish_bytes,
+            peers_connected: gauge("peers_connected", "Peers that this node can reach"),
+            nodes: gauge("nodes", "Nodes of the cluster"),
+            streams: gauge("streams", "Streams of the cluster"),
+            streams_held: gauge("streams_held", "Streams with a replica on this node"),
+            streams_led: gauge("streams_led", "Streams led by this node"),
+            streams_without_leader: gauge("streams_without_leader", "Streams held by this node that know no leader"),
+            pending_bytes: gauge("publish_pending_bytes", "Bytes of publishes that wait for their outcome"),
+            registry: Mutex::new(registry),
+        }
+    }
+}
+
+impl Metrics {
+    pub fn text(&self, node: &Inner) -> String {
+        self.read(node);
+        let mut text = String::new();
+        let registry = self.registry.lock().expect("nobody panics while holding it");
+        encode(&mut text, &registry).expect("writing to a string does not fail");
+        // The encoder's last line says that nothing follows; the other rooms' numbers come before it.
+        let mut text = text.trim_end().trim_end_matches("# EOF").to_owned();
+        for (name, value) in node.mesh.counters().list() {
+            counter(&mut text, &format!("mesh_{name}"), "Counted by the peer mesh since the start", value);
+        }
+        for (name, value) in store_counters(node) {
+            counter(&mut text, &format!("store_{name}"), "Counted by the store since the start", value);
+        }
+        text.push_str("# EOF\n");
+        text
+    }
+
+    fn read(&self, node: &Inner) {
+        self.peers_connected.set(node.alive().len() as i64 - 1);
+        self.nodes.set(node.directory.members().len() as i64);
+        self.streams.set(node.directory.read().streams.len() as i64);
+        let groups = node.groups.all();
+        let streams = groups.iter().filter(|group| group.id() != 0);
+        let (mut held, mut led, mut without) = (0, 0, 0);
+        for group in streams {
+            let leadership = *group.leadership().borrow();
+            held += 1;
+            led += i64::from(leadership.mine.is_some());
+            without += i64::from(leadership.leader.is_none());
+        }
+        self.streams_held.set(held);
+        self.streams_led.set(led);
+        self.streams_without_leader.set(without);
+        let room = node.room.available_permits();
+        self.pending_bytes.set(crate::core::limits::PENDING_BYTES_MAX.saturating_sub(room) as i64);
+    }
+}
+
+fn counter(text: &mut String, name: &str, help: &str, value: u64) {
+    use std::fmt::Write;
+    let _ = writeln!(text, "# HELP evermesh_{name} {help}.\n# TYPE evermesh_{name} counter\nevermesh_{name}_total {value}");
+}
+
+fn store_counters(node: &Inner) -> Vec<(&'static str, u64)> {
+    let stats = node.store.stats();
+    vec![("commits", stats.commits)]
+}

@@ -1,0 +1,151 @@
+//! The cluster as this node sees it, and what an operator does to it.
+
+use super::catalog::rejected;
+use super::error::{Error, Result};
+use super::types::{ClusterInfo, NodeInfo, Readiness};
+use super::{Inner, Node};
+use crate::cluster::mesh::PeerState;
+use crate::core::NodeName;
+use crate::core::catalog::{Command, NodeState, Outcome};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+impl Node {
+    pub async fn cluster(&self) -> Result<ClusterInfo> {
+        let node = &self.inner;
+        let catalog_leader = node.catalog.leadership().borrow().leader;
+        Ok(ClusterInfo {
+            cluster: format!("{:032x}", node.cluster),
+            node: node.name.clone(),
+            catalog_leader: catalog_leader.map(|id| node.node_name(id)),
+            nodes: node.picture(),
+        })
+    }
+
+    /// Takes leaderships, and where other nodes have room replicas, away from a node that will be stopped. A restart ends it.
+    pub async fn drain(&self, name: &NodeName) -> Result<()> {
+        let id = self.inner.node_id(name)?;
+        let others = self.inner.active().into_iter().filter(|other| *other != id).count();
+        if others == 0 {
+            return Err(Error::Conflict(format!("{name} is the last active node")));
+        }
+        self.inner.set_node_state(id, name, NodeState::Draining).await
+    }
+
+    /// Takes a node out of the cluster for good: its replicas are made anew elsewhere, and its id is never used again.
+    pub async fn remove(&self, name: &NodeName) -> Result<()> {
+        let id = self.inner.node_id(name)?;
+        if self.inner.directory.members().len() == 1 {
+            return Err(Error::Conflict(format!("{name} is the last node")));
+        }
+        let reachable = self.inner.alive();
+        let left: Vec<u64> = self.inner.directory.members().iter().map(|node| node.id).filter(|other| *other != id).collect();
+        let majority = self.inner.directory.members().len() / 2 + 1;
+        if left.iter().filter(|id| reachable.contains(id)).count() < majority.min(left.len()) {
+            return Err(Error::NoQuorum("too few of the other nodes can be reached to take one out".into()));
+        }
+        self.inner.set_node_state(id, name, NodeState::Removed).await
+    }
+
+    pub fn readiness(&self) -> Readiness {
+        let node = &self.inner;
+        if *node.leaving.borrow() {
+            return Readiness::Draining;
+        }
+        if node.catalog.leadership().borrow().leader.is_none() {
+            return Readiness::NoQuorum("the catalog has no leader".into());
+        }
+        if node.directory.node(node.id).is_none() {
+            return Readiness::Starting("waiting for the catalog".into());
+        }
+        let (opening, leaderless) = node.unready_streams();
+        if opening > 0 {
+            return Readiness::Starting(format!("{opening} replicas are opening"));
+        }
+        match leaderless {
+            0 => Readiness::Ready,
+            _ => Readiness::NoQuorum(format!("{leaderless} of the streams held here have no leader")),
+        }
+    }
+
+    /// Changes whenever a node comes, goes or changes its address or reachability.
+    pub fn nodes(&self) -> watch::Receiver<Arc<Vec<NodeInfo>>> {
+        self.inner.nodes.subscribe()
+    }
+
+    /// Becomes true when this node drains or stops: long-lived connections then say goodbye.
+    pub fn leaving(&self) -> watch::Receiver<bool> {
+        self.inner.leaving.subscribe()
+    }
+
+    /// Prometheus text.
+    pub fn metrics_text(&self) -> String {
+        self.inner.metrics.text(&self.inner)
+    }
+}
+
+impl Inner {
+    async fn set_node_state(&self, id: u64, name: &NodeName, state: NodeState) -> Result<()> {
+        match self.change_catalog(&Command::SetNodeState { id, state }).await? {
+            Outcome::Rejected(reject) => Err(rejected(reject, name.as_str())),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many replicas that belong here are not open, and how many open ones know no leader.
+    fn unready_streams(&self) -> (usize, usize) {
+        let catalog = self.directory.read();
+        let mine = catalog.streams.values().filter(|record| record.placement.contains(&self.id));
+        mine.fold((0, 0), |(opening, leaderless), record| {
+            let local = self.stream_of_group(record.group).and_then(|stream| stream.local());
+            match local.map(|local| local.group.leadership().borrow().leader) {
+                None => (opening + 1, leaderless),
+                Some(None) => (opening, leaderless + 1),
+                Some(Some(_)) => (opening, leaderless),
+            }
+        })
+    }
+
+    /// Every node that was not removed.
+    pub fn picture(&self) -> Vec<NodeInfo> {
+        let alive = self.alive();
+        let (led, held) = self.counts();
+        let versions = self.mesh.peers().borrow().clone();
+        let members = self.directory.members().into_iter();
+        let info = members.map(|node| NodeInfo {
+            reachable: alive.contains(&node.id),
+            version: match versions.get(&node.id) {
+                Some(PeerState::Connected { version, .. }) => version.to_string(),
+                _ => node.version,
+            },
+            streams_led: led.get(&node.id).copied().unwrap_or(0),
+            streams_held: held.get(&node.id).copied().unwrap_or(0),
+            id: node.id,
+            name: node.name,
+            url: node.url,
+            state: node.state,
+        });
+        info.collect()
+    }
+
+    /// Streams led and held, by node. Of a stream without a replica here the preferred leader is taken for the leader.
+    fn counts(&self) -> (BTreeMap<u64, u64>, BTreeMap<u64, u64>) {
+        let (mut led, mut held) = (BTreeMap::new(), BTreeMap::new());
+        let catalog = self.directory.read();
+        for record in catalog.streams.values() {
+            let local = self.stream_of_group(record.group).and_then(|stream| stream.local());
+            let leader = match local {
+                Some(local) => local.group.leadership().borrow().leader,
+                None => record.placement.first().copied(),
+            };
+            if let Some(leader) = leader {
+                *led.entry(leader).or_default() += 1;
+            }
+            for id in &record.placement {
+                *held.entry(*id).or_default() += 1;
+            }
+        }
+        (led, held)
+    }
+}

@@ -1,0 +1,413 @@
+//! Reading: a cursor over one stream that takes the shared tail, or bounded chunks of the log, or asks a node that has a replica.
+
+use super::error::{Error, Result};
+use super::remote::{ReadChunk, Start, Step, method};
+use super::stream::{Local, Stream};
+use super::types::{Chunk, Delivery, From, Item, Take};
+use super::{Inner, Node};
+use crate::cluster::mesh::Lane;
+use crate::core::command::Command;
+use crate::core::machine::{Machine, Place};
+use crate::core::{Event, StreamName, SubjectFilter, Time, limits};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// Longest wait for a replica here to open, or for a leader to say what was acknowledged.
+const BARRIER_WAIT: Duration = Duration::from_secs(10);
+/// Longest such wait where it only makes a start more precise.
+const START_WAIT: Duration = Duration::from_secs(1);
+/// Longest step that another node waits for us.
+const REMOTE_WAIT: Duration = Duration::from_secs(5);
+
+/// A cursor over one stream. Never holds anything of the log between two steps.
+pub struct Reader {
+    node: Arc<Inner>,
+    stream: Arc<Stream>,
+    filter: Option<SubjectFilter>,
+    start: Start,
+    /// The entry that holds the cursor's event, and that entry's first seq: where the last step through the log stopped.
+    position: Option<Place>,
+    /// Replicas elsewhere that did not answer, in a row.
+    failures: usize,
+}
+
+impl Node {
+    /// One event, if it was acknowledged to anybody.
+    pub async fn get_event(&self, stream: &StreamName, seq: u64) -> Result<Arc<Delivery>> {
+        let mut reader = self.reader(stream, From::Seq(seq), None).await?;
+        let chunk = reader.next(Take { events: 1, wait: Duration::ZERO }).await?;
+        match chunk.items.first() {
+            Some(Item::Event(delivery)) if delivery.event.seq == seq => Ok(delivery.clone()),
+            Some(Item::Gap { to, .. }) => Err(Error::EventGone { seq, first_seq: to + 1 }),
+            Some(Item::Event(delivery)) => Err(Error::EventGone { seq, first_seq: delivery.event.seq }),
+            None => Err(Error::EventNotFound { seq, last_seq: chunk.last_seq }),
+        }
+    }
+
+    /// A reader with a cursor of its own.
+    pub async fn reader(&self, stream: &StreamName, from: From, filter: Option<SubjectFilter>) -> Result<Reader> {
+        let stream = self.inner.find_stream(stream).await?;
+        let mut reader = Reader { node: self.inner.clone(), stream, filter, start: from.into(), position: None, failures: 0 };
+        reader.resolve().await?;
+        Ok(reader)
+    }
+}
+
+impl std::convert::From<From> for Start {
+    fn from(from: From) -> Start {
+        match from {
+            From::Seq(seq) => Start::Seq(seq.max(1)),
+            From::Earliest => Start::Earliest,
+            From::Latest => Start::Latest,
+            From::New => Start::New,
+            From::Time(time) => Start::Time(time),
+        }
+    }
+}
+
+impl Reader {
+    /// The first seq that the next step may bring.
+    pub fn cursor(&self) -> u64 {
+        match self.start {
+            Start::Seq(seq) => seq,
+            _ => 1,
+        }
+    }
+
+    /// The next items in order: at the tail shared with every other reader, further back read from the log. Empty only after
+    /// `take.wait`. Cancel safe: a dropped call has not moved the cursor past an item.
+    pub async fn next(&mut self, take: Take) -> Result<Chunk> {
+        let step = match self.local().await? {
+            Some(local) => self.next_local(&local, take, take.wait.is_zero()).await?,
+            None => self.next_remote(take).await?,
+        };
+        self.start = Start::Seq(step.next);
+        Ok(Chunk { items: step.items, next: step.next, last_seq: step.state.last_seq })
+    }
+
+    /// Turns a start that moves with the stream into a seq, at once.
+    async fn resolve(&mut self) -> Result<()> {
+        if matches!(self.start, Start::Seq(_)) {
+            return Ok(());
+        }
+        let step = match self.local().await? {
+            Some(local) => {
+                // Without a leader the start is as precise as this replica.
+                let _ = timeout(START_WAIT, self.node.catch_up(&local.group, Instant::now() + START_WAIT)).await;
+                self.resolve_local(&local).await?
+            }
+            None => self.ask(Take { events: 0, wait: Duration::ZERO }, true).await?.next,
+        };
+        self.start = Start::Seq(step);
+        Ok(())
+    }
+
+    async fn resolve_local(&mut self, local: &Local) -> Result<u64> {
+        let state = local.replica.current();
+        match self.start {
+            Start::Seq(seq) => Ok(seq),
+            Start::Earliest => Ok(state.first_seq),
+            Start::Latest => Ok(state.last_seq.max(state.first_seq).max(1)),
+            Start::New => Ok(state.last_seq + 1),
+            Start::Time(time) => first_since(local, time).await,
+        }
+    }
+
+    /// The replica here, waiting for it to open where the catalog says that it belongs here.
+    async fn local(&self) -> Result<Option<Local>> {
+        if let Some(local) = self.stream.local() {
+            return Ok(Some(local));
+        }
+        if !self.stream.placement().contains(&self.node.id) {
+            return Ok(None);
+        }
+        let mut locals = self.stream.locals();
+        let opened = locals.wait_for(Option::is_some);
+        match timeout(BARRIER_WAIT, opened).await {
+            Ok(Ok(local)) => Ok(local.clone()),
+            _ => Err(self.gone().unwrap_or(Error::NoLeader)),
+        }
+    }
+
+    /// The error that a reader gets when its stream was deleted.
+    fn gone(&self) -> Option<Error> {
+        let same = self.node.directory.stream(&self.stream.name).is_some_and(|record| record.group == self.stream.group);
+        (!same).then(|| Error::StreamNotFound(self.stream.name.clone()))
+    }
+
+    async fn next_local(&mut self, local: &Local, take: Take, mut barrier: bool) -> Result<Step> {
+        if !matches!(self.start, Start::Seq(_)) {
+            self.start = Start::Seq(self.resolve_local(local).await?);
+        }
+        let deadline = Instant::now() + take.wait;
+        let mut states = local.replica.state();
+        let mut locals = self.stream.locals();
+        let mut stop = self.node.leaving.subscribe();
+        loop {
+            states.borrow_and_update();
+            locals.borrow_and_update();
+            stop.borrow_and_update();
+            let step = self.step(local, take.events).await?;
+            if !step.items.is_empty() || take.events == 0 {
+                return Ok(step);
+            }
+            if step.next <= step.state.last_seq {
+                // The filter took nothing of this chunk.
+                self.start = Start::Seq(step.next);
+                tokio::task::yield_now().await;
+                continue;
+            }
+            if barrier {
+                barrier = false;
+                self.node.catch_up(&local.group, Instant::now() + BARRIER_WAIT).await?;
+                continue;
+            }
+            if Instant::now() >= deadline {
+                return Ok(step);
+            }
+            tokio::select! {
+                _ = states.changed() => (),
+                _ = stop.changed() => return Ok(step),
+                _ = locals.changed() => if let Some(gone) = self.gone() { return Err(gone) },
+                _ = tokio::time::sleep_until(deadline) => (),
+            }
+        }
+    }
+
+    /// What is there from the cursor on, without waiting: possibly nothing.
+    async fn step(&mut self, local: &Local, events: usize) -> Result<Step> {
+        let state = local.replica.current();
+        let cursor = self.cursor();
+        let events = events.min(limits::CHUNK_EVENTS_MAX);
+        if cursor < state.first_seq {
+            let gap = Item::Gap { from: cursor, to: state.first_seq - 1 };
+            return Ok(Step { items: vec![gap], next: state.first_seq, state });
+        }
+        if cursor > state.last_seq || events == 0 {
+            return Ok(Step { items: Vec::new(), next: cursor, state });
+        }
+        let mut taken = Taken { filter: self.filter.as_ref(), items: Vec::new(), next: cursor, events, bytes: limits::CHUNK_BYTES_MAX };
+        match local.replica.tail(cursor, limits::CHUNK_EVENTS_MAX) {
+            Some(tail) => {
+                let machine = local.replica.machine();
+                for delivery in tail {
+                    if !taken.take(&machine, delivery) {
+                        break;
+                    }
+                }
+                self.position = None;
+            }
+            None => self.position = read_log(local, &mut taken, self.position).await?,
+        }
+        let Taken { items, next, .. } = taken;
+        Ok(Step { items, next, state })
+    }
+
+    async fn next_remote(&mut self, take: Take) -> Result<Step> {
+        let deadline = Instant::now() + take.wait;
+        let barrier = take.wait.is_zero();
+        loop {
+            let wait = deadline.saturating_duration_since(Instant::now());
+            let step = self.ask(Take { wait, ..take }, barrier).await?;
+            if !step.items.is_empty() || Instant::now() >= deadline || *self.node.leaving.borrow() {
+                return Ok(step);
+            }
+            self.start = Start::Seq(step.next);
+        }
+    }
+
+    /// One step at a node that has a replica.
+    async fn ask(&mut self, take: Take, barrier: bool) -> Result<Step> {
+        let give_up = Instant::now() + BARRIER_WAIT;
+        loop {
+            if let Some(gone) = self.gone() {
+                return Err(gone);
+            }
+            let alive = self.node.alive();
+            let placement = self.stream.placement();
+            let holders: Vec<u64> = placement.into_iter().filter(|id| alive.contains(id) && *id != self.node.id).collect();
+            let wait = take.wait.min(REMOTE_WAIT);
+            if let Some(holder) = holders.get(self.failures % holders.len().max(1)) {
+                let body = ReadChunk {
+                    group: self.stream.group,
+                    from: self.start,
+                    filter: self.filter.clone(),
+                    events: take.events as u64,
+                    wait_ms: wait.as_millis() as u64,
+                    barrier,
+                };
+                let deadline = Instant::now() + wait + BARRIER_WAIT;
+                if let Ok(answer) = self.node.mesh.call(*holder, Lane::Bulk, method::READ_CHUNK, body.encode(), deadline).await {
+                    return Ok(Step::decode(answer)?);
+                }
+            }
+            self.failures += 1;
+            if Instant::now() >= give_up {
+                return Err(Error::NoLeader);
+            }
+            let mut changes = self.node.directory.changes();
+            let _ = timeout(Duration::from_millis(50), changes.changed()).await;
+        }
+    }
+}
+
+impl Inner {
+    /// A step for a node without a replica.
+    pub async fn serve_chunk(self: &Arc<Inner>, chunk: ReadChunk) -> Result<Step> {
+        let stream = self.stream_of_group(chunk.group).ok_or(Error::NoLeader)?;
+        let local = stream.local().ok_or(Error::NoLeader)?;
+        let take = Take { events: chunk.events as usize, wait: Duration::from_millis(chunk.wait_ms).min(REMOTE_WAIT) };
+        let mut reader = Reader { node: self.clone(), stream, filter: chunk.filter, start: chunk.from, position: None, failures: 0 };
+        if chunk.barrier && chunk.from != Start::Earliest {
+            self.catch_up(&local.group, Instant::now() + BARRIER_WAIT).await?;
+        }
+        reader.next_local(&local, take, chunk.barrier).await
+    }
+}
+
+/// What one step collects.
+struct Taken<'a> {
+    filter: Option<&'a SubjectFilter>,
+    items: Vec<Item>,
+    next: u64,
+    events: usize,
+    bytes: usize,
+}
+
+impl Taken<'_> {
+    /// Takes the next event into account. False: the step is full, and the event was not taken.
+    fn take(&mut self, machine: &Machine, delivery: Arc<Delivery>) -> bool {
+        let Event { seq, ref subject, ref data, .. } = delivery.event;
+        if seq < self.next {
+            return true;
+        }
+        let subject = subject.as_deref();
+        if self.filter.is_none_or(|filter| filter.matches(subject)) {
+            if machine.is_purged(seq, subject) {
+                self.gap(seq);
+            } else if self.events == 0 || (data.len() > self.bytes && !self.items.is_empty()) {
+                return false;
+            } else {
+                self.events -= 1;
+                self.bytes = self.bytes.saturating_sub(data.len());
+                self.items.push(Item::Event(delivery));
+            }
+        }
+        self.next = seq + 1;
+        true
+    }
+
+    fn gap(&mut self, seq: u64) {
+        match self.items.last_mut() {
+            Some(Item::Gap { to, .. }) if *to + 1 == seq => *to = seq,
+            _ => self.items.push(Item::Gap { from: seq, to: seq }),
+        }
+    }
+}
+
+/// Fills a step from the log; gives where the next one may begin.
+async fn read_log(local: &Local, taken: &mut Taken<'_>, position: Option<Place>) -> Result<Option<Place>> {
+    let cursor = taken.next;
+    let mut full = false;
+    let mut scan = Scan::new(local, cursor, position);
+    while let Some((place, events)) = scan.next().await? {
+        let machine = local.replica.machine();
+        for event in events {
+            full = full || !taken.take(&machine, Arc::new(Delivery { event, json: OnceLock::new() }));
+        }
+        drop(machine);
+        if full {
+            return Ok(Some(place));
+        }
+        if scan.bytes >= limits::CHUNK_BYTES_MAX {
+            return Ok(scan.place());
+        }
+    }
+    if taken.next == cursor && taken.items.is_empty() {
+        // What the machine counts as retained is not in the log of this replica: it began later.
+        let first = local.replica.machine().locate(u64::MAX).map_or(cursor + 1, |place| place.seq.max(cursor + 1));
+        taken.items.push(Item::Gap { from: cursor, to: first - 1 });
+        taken.next = first;
+    }
+    Ok(scan.place())
+}
+
+/// Walks the entries of a replica's log in order, from the one that holds `seq` or a little before.
+pub struct Scan<'a> {
+    local: &'a Local,
+    place: Option<Place>,
+    /// Entries that were read and not yet given.
+    read: std::collections::VecDeque<(u64, bytes::Bytes)>,
+    next_index: u64,
+    /// Bytes given so far.
+    pub bytes: usize,
+}
+
+impl<'a> Scan<'a> {
+    /// `position` is used if it is at or before `seq`.
+    pub fn new(local: &'a Local, seq: u64, position: Option<Place>) -> Scan<'a> {
+        let place = position.filter(|place| place.seq <= seq).or_else(|| local.replica.machine().locate(seq));
+        Scan { local, place, read: Default::default(), next_index: place.map_or(0, |place| place.index), bytes: 0 }
+    }
+
+    /// Where the next entry begins.
+    pub fn place(&self) -> Option<Place> {
+        self.place
+    }
+
+    /// The place of the next entry with events, and its events; `None` at the end of what is applied.
+    pub async fn next(&mut self) -> Result<Option<(Place, Vec<Event>)>> {
+        let Some(mut place) = self.place else { return Ok(None) };
+        loop {
+            let Some((index, command)) = self.read.pop_front() else {
+                let read = self.local.group.read_commands(self.next_index, limits::CHUNK_BYTES_MAX / 4).await.map_err(Error::Internal)?;
+                let Some(read) = read else { return Ok(None) };
+                self.next_index = read.next;
+                self.read = read.commands.into();
+                continue;
+            };
+            self.bytes += command.len();
+            let Command::Publish(publish) = Command::decode(command)? else { continue };
+            let skipped = self.local.replica.machine().skipped(index);
+            let events = skipped.events_of(&publish, place.seq)?;
+            if events.is_empty() {
+                continue;
+            }
+            let here = Place { index, ..place };
+            place.index = index + 1;
+            place.seq += events.len() as u64;
+            place.bytes += events.iter().map(Event::bytes).sum::<u64>();
+            self.place = Some(place);
+            return Ok(Some((here, events)));
+        }
+    }
+}
+
+/// The first seq whose event is not older than `time`; one past the end if there is none.
+pub async fn first_since(local: &Local, time: Time) -> Result<u64> {
+    let state = local.replica.current();
+    let place = local.replica.machine().locate_time(time);
+    let mut scan = Scan::new(local, place.map_or(state.first_seq, |place| place.seq), place);
+    while let Some((_, events)) = scan.next().await? {
+        if let Some(event) = events.iter().find(|event| event.time >= time) {
+            return Ok(event.seq.max(state.first_seq));
+        }
+    }
+    Ok(local.replica.current().last_seq + 1)
+}
+
+/// The cumulative bytes of the stream before `seq`.
+pub async fn bytes_before(local: &Local, seq: u64) -> Result<u64> {
+    let mut scan = Scan::new(local, seq, None);
+    let mut before = scan.place().map_or(0, |place| place.bytes);
+    while let Some((_, events)) = scan.next().await? {
+        for event in events {
+            if event.seq >= seq {
+                return Ok(before);
+            }
+            before += event.bytes();
+        }
+    }
+    Ok(before)
+}

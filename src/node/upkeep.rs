@@ -1,0 +1,206 @@
+//! What leaders owe: retention, members as the catalog places them, leaderships where they belong, and an even spread.
+
+use super::proposer::now;
+use super::stream::Stream;
+use super::{Inner, purge};
+use crate::cluster::Group;
+use crate::cluster::mesh::PeerState;
+use crate::core::catalog::{Command, NodeState};
+use crate::core::placement;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// How often retention is looked at.
+const RETENTION: Duration = Duration::from_millis(250);
+/// Of so many looks at retention one looks at members and leaderships as well.
+const MEMBERS_EVERY: u64 = 4;
+/// How long nodes must have been as they are before replicas and leaderships move because of them.
+const SETTLE: Duration = Duration::from_secs(3);
+/// Placements changed at a time.
+const MOVES: usize = 8;
+/// A replica so many entries behind is as good as up to date: it may be handed the leadership.
+const LAG_MAX: u64 = 16;
+
+/// Groups with a change under way, so that there is one at a time for each.
+#[derive(Clone, Default)]
+struct Busy(Arc<Mutex<HashSet<u64>>>);
+
+impl Busy {
+    fn begin(&self, group: u64) -> bool {
+        self.0.lock().expect("nobody panics while holding it").insert(group)
+    }
+
+    fn end(&self, group: u64) {
+        self.0.lock().expect("nobody panics while holding it").remove(&group);
+    }
+}
+
+/// Runs until the node stops.
+pub async fn run(node: Arc<Inner>) {
+    let busy = Busy::default();
+    let mut spread = Spread::default();
+    let mut ticks = tokio::time::interval(RETENTION);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for tick in 0u64.. {
+        tokio::select! {
+            _ = node.stop.cancelled() => return,
+            _ = ticks.tick() => (),
+        }
+        let streams: Vec<Arc<Stream>> = node.streams.read().expect("nobody panics while holding it").values().cloned().collect();
+        for stream in &streams {
+            retain(&node, stream, &busy);
+        }
+        if tick % MEMBERS_EVERY == 0 && !node.stop.is_cancelled() {
+            for stream in &streams {
+                members(&node, stream, &busy);
+            }
+            catalog_members(&node, &busy);
+            spread.look(&node).await;
+        }
+    }
+}
+
+fn leads(group: &Group) -> bool {
+    group.leadership().borrow().mine.is_some()
+}
+
+/// Removes what is too old or too much, and lets the log go up to where readers begin.
+fn retain(node: &Arc<Inner>, stream: &Arc<Stream>, busy: &Busy) {
+    let Some(local) = stream.local() else { return };
+    let settings = stream.settings();
+    let state = local.replica.current();
+    let over = |bound: Option<u64>, value: u64| bound.is_some_and(|bound| value > bound);
+    let too_much = over(settings.max_events, state.last_seq + 1 - state.first_seq) || over(settings.max_bytes, state.bytes);
+    let may_be_old = settings.max_age_ms.is_some() && state.last_seq >= state.first_seq;
+    let trims = (too_much && settings.discard == crate::core::Discard::Old || may_be_old) && leads(&local.group);
+    if let Some(index) = local.replica.machine().needless_through() {
+        local.group.folded().allow_purge(index);
+    }
+    let purges = local.group.folded().purgeable().is_some();
+    if (!trims && !purges) || !busy.begin(stream.group) {
+        return;
+    }
+    let (busy, group) = (busy.clone(), stream.group);
+    let task = async move {
+        if trims && let Err(error) = purge::retain(&local, &settings, now()).await {
+            tracing::debug!(group, %error, "retention has to wait");
+        }
+        if purges && let Err(error) = local.group.purge().await {
+            tracing::warn!(group, %error, "the log could not be purged");
+        }
+        busy.end(group);
+    };
+    node.tasks.spawn_on(task, &node.runtime);
+}
+
+/// At the leader: the members that the catalog wants, and then the leader that it prefers.
+fn members(node: &Arc<Inner>, stream: &Arc<Stream>, busy: &Busy) {
+    let Some(local) = stream.local() else { return };
+    if !leads(&local.group) {
+        return;
+    }
+    let placement = stream.placement();
+    let wanted: BTreeSet<u64> = placement.iter().copied().collect();
+    if !local.group.members_are(&wanted) {
+        return change_members(node, &local.group, wanted, busy);
+    }
+    let Some(preferred) = placement.first().copied().filter(|preferred| *preferred != node.id) else { return };
+    let progress = local.group.progress();
+    let ready = progress.get(&preferred).is_some_and(|progress| progress.voter && progress.lag.is_some_and(|lag| lag <= LAG_MAX));
+    if ready && is_settled(node, preferred) && busy.begin(stream.group) {
+        let (node_too, busy, group, name) = (node.clone(), busy.clone(), stream.group, stream.name.clone());
+        let task = async move {
+            if let Err(error) = node_too.hand_over(&local, Some(preferred)).await {
+                tracing::debug!(stream = %name, %error, "the preferred leader could not take over");
+            }
+            busy.end(group);
+        };
+        node.tasks.spawn_on(task, &node.runtime);
+    }
+}
+
+fn change_members(node: &Arc<Inner>, group: &Group, wanted: BTreeSet<u64>, busy: &Busy) {
+    if !busy.begin(group.id()) {
+        return;
+    }
+    let (group, busy) = (group.clone(), busy.clone());
+    let task = async move {
+        // The wait for a learner to catch up is as long as its log; a lost leadership ends it.
+        if let Err(error) = group.change_members(&wanted).await {
+            tracing::debug!(group = group.id(), %error, "the members could not be changed yet");
+        }
+        busy.end(group.id());
+    };
+    node.tasks.spawn_on(task, &node.runtime);
+}
+
+/// The catalog's members are all nodes that were not removed.
+fn catalog_members(node: &Arc<Inner>, busy: &Busy) {
+    let wanted: BTreeSet<u64> = node.directory.members().into_iter().map(|member| member.id).collect();
+    if leads(&node.catalog) && !wanted.is_empty() && !node.catalog.members_are(&wanted) {
+        change_members(node, &node.catalog, wanted, busy);
+    }
+}
+
+/// Whether the peer has been connected for a while and is not leaving.
+fn is_settled(node: &Inner, id: u64) -> bool {
+    let active = node.directory.node(id).is_some_and(|node| node.state == NodeState::Active);
+    let peers = node.mesh.peers().borrow().clone();
+    let connected = matches!(peers.get(&id), Some(PeerState::Connected { since, .. }) if since.elapsed() >= SETTLE);
+    active && connected
+}
+
+/// When the spread was last found to be even, and for which nodes and streams.
+#[derive(Default)]
+struct Spread {
+    seen: Option<Picture>,
+    since: Option<Instant>,
+    even: bool,
+}
+
+/// What an even spread depends on. A leadership that a person moved is not in it, and so is not moved back.
+#[derive(Clone, PartialEq, Eq)]
+struct Picture {
+    nodes: BTreeMap<u64, NodeState>,
+    alive: BTreeSet<u64>,
+    /// Streams whose placement has not as many replicas as they should.
+    odd: BTreeSet<u64>,
+}
+
+impl Spread {
+    /// At the catalog's leader: once things have settled, moves a few replicas or leaderships towards evenness.
+    async fn look(&mut self, node: &Arc<Inner>) {
+        if !leads(&node.catalog) {
+            *self = Spread::default();
+            return;
+        }
+        let now = picture(node);
+        if self.seen.as_ref() != Some(&now) {
+            *self = Spread { seen: Some(now), since: Some(Instant::now()), even: false };
+        }
+        if self.even || self.since.is_none_or(|since| since.elapsed() < SETTLE) {
+            return;
+        }
+        let moves = placement::rebalance(&node.directory.read(), &node.alive(), MOVES);
+        self.even = moves.is_empty();
+        for one in moves {
+            let change = Command::SetPlacement { group: one.group, from: one.from, to: one.to };
+            if node.propose_to_catalog(change.encode()).await.is_none() {
+                return;
+            }
+        }
+    }
+}
+
+fn picture(node: &Inner) -> Picture {
+    let alive = node.alive();
+    let catalog = node.directory.read();
+    let odd = catalog.streams.values().filter(|record| record.placement.len() != usize::from(record.settings.replicas));
+    Picture {
+        nodes: catalog.nodes.iter().map(|(id, node)| (*id, node.state)).collect(),
+        alive,
+        odd: odd.map(|record| record.group).collect(),
+    }
+}

@@ -1,0 +1,170 @@
+//! The log's segments: bounded redb files, one active, the others closed cleanly and opened for reading when somebody reads.
+//!
+//! Always true: segment numbers only grow; a segment that is not active gets no rows any more; a segment is removed only when no
+//! group has a live row in it, and, if it holds cuts (which kill rows of earlier segments), only after every earlier segment.
+
+use super::file::DbFile;
+use super::format::Kind;
+use super::stats::Counters;
+use super::tables::segment_name;
+use super::{Error, Files, Options};
+use redb::ReadTransaction;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub(super) struct Segment {
+    pub number: u32,
+    pub file: DbFile,
+    /// Spans of groups that lie in it.
+    pub live: AtomicUsize,
+    /// Whether it holds cuts.
+    pub cuts: AtomicBool,
+    /// When it was read last, in ticks of [`Segments::clock`].
+    used: AtomicU64,
+}
+
+impl Segment {
+    pub fn new(number: u32, file: DbFile) -> Arc<Segment> {
+        let (live, cuts, used) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicU64::new(0));
+        Arc::new(Segment { number, file, live, cuts, used })
+    }
+}
+
+/// The entries `first..=last` of a group lie in this segment, durably. Counts as one of its `live` ones.
+pub(super) struct Span {
+    pub segment: Arc<Segment>,
+    pub first: u64,
+    pub last: u64,
+}
+
+impl Span {
+    pub fn new(segment: &Arc<Segment>, first: u64, last: u64) -> Span {
+        segment.live.fetch_add(1, Relaxed);
+        Span { segment: segment.clone(), first, last }
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        self.segment.live.fetch_sub(1, Relaxed);
+    }
+}
+
+pub(super) struct Segments {
+    pub files: Arc<dyn Files>,
+    pub counters: Arc<Counters>,
+    options: Options,
+    map: Mutex<BTreeMap<u32, Arc<Segment>>>,
+    /// Segments open for reading only, at most `options.open_segments`.
+    open: Mutex<Vec<Arc<Segment>>>,
+    clock: AtomicU64,
+}
+
+impl Segments {
+    pub fn new(files: Arc<dyn Files>, counters: Arc<Counters>, options: Options) -> Segments {
+        let (map, open, clock) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
+        Segments { files, counters, options, map, open, clock }
+    }
+
+    fn map(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Segment>>> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn len(&self) -> usize {
+        self.map().len()
+    }
+
+    pub fn last(&self) -> Option<Arc<Segment>> {
+        self.map().last_key_value().map(|(_, segment)| segment.clone())
+    }
+
+    /// Makes the next segment; its file is durable on return, and no row of it written.
+    pub fn create(&self, number: u32) -> Result<Arc<Segment>, Error> {
+        let (cache, read_cache) = (self.options.cache_bytes, self.options.sealed_cache_bytes);
+        let file = DbFile::create(segment_name(number), Kind::Segment, &self.files, &self.counters, cache, read_cache)?;
+        Ok(self.add(number, file))
+    }
+
+    /// Opens a segment that was there before; `active` for writing, else for reading.
+    pub fn open(&self, number: u32, active: bool) -> Result<Arc<Segment>, Error> {
+        let (cache, read_cache) = (self.options.cache_bytes, self.options.sealed_cache_bytes);
+        let open = if active { DbFile::open_writable } else { DbFile::open_readable };
+        let file = open(segment_name(number), Kind::Segment, &self.files, &self.counters, cache, read_cache)?;
+        let segment = self.add(number, file);
+        if !active {
+            self.opened(&segment);
+        }
+        Ok(segment)
+    }
+
+    fn add(&self, number: u32, file: DbFile) -> Arc<Segment> {
+        let segment = Segment::new(number, file);
+        self.map().insert(number, segment.clone());
+        segment
+    }
+
+    /// Runs one short read transaction on a segment, opening it if need be. `Ok(None)`: the segment was removed.
+    pub fn read<T>(
+        &self,
+        segment: &Arc<Segment>,
+        mut work: impl FnMut(&ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<Option<T>, Error> {
+        segment.used.store(self.clock.fetch_add(1, Relaxed), Relaxed);
+        loop {
+            if let Some(done) = segment.file.read(&mut work)? {
+                return Ok(Some(done));
+            }
+            if !segment.file.reopen()? {
+                return Ok(None);
+            }
+            self.opened(segment);
+        }
+    }
+
+    /// Notes that a segment is open for reading, and closes those that were not read for longest.
+    fn opened(&self, segment: &Arc<Segment>) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if !open.iter().any(|other| Arc::ptr_eq(other, segment)) {
+            open.push(segment.clone());
+        }
+        if open.len() > self.options.open_segments.max(1) {
+            open.sort_by_key(|segment| std::cmp::Reverse(segment.used.load(Relaxed)));
+            let mut surplus = open.split_off(self.options.open_segments.max(1));
+            surplus.retain(|segment| !segment.file.try_close_readable());
+            open.append(&mut surplus);
+        }
+    }
+
+    /// Takes out the segments before `active` that nothing needs any more, ascending. They must be removed in this order.
+    pub fn take_dead(&self, active: u32) -> Vec<Arc<Segment>> {
+        let mut map = self.map();
+        let mut oldest = true;
+        let mut dead = Vec::new();
+        for segment in map.values().take_while(|segment| segment.number < active) {
+            let is_dead = segment.live.load(Relaxed) == 0 && (oldest || !segment.cuts.load(Relaxed));
+            oldest &= is_dead;
+            if is_dead {
+                dead.push(segment.clone());
+            }
+        }
+        for segment in &dead {
+            map.remove(&segment.number);
+        }
+        dead
+    }
+
+    /// Forgets that a segment is open, before it is removed.
+    pub fn removed(&self, segment: &Arc<Segment>) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|other| !Arc::ptr_eq(other, segment));
+    }
+
+    /// Closes every file for good; the first error counts.
+    pub fn close(&self) -> Result<(), Error> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let segments: Vec<_> = self.map().values().cloned().collect();
+        let closed: Vec<_> = segments.iter().map(|segment| segment.file.close_for_good()).collect();
+        closed.into_iter().collect()
+    }
+}

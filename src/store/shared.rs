@@ -1,0 +1,102 @@
+//! What the handles, the writer and the keeper share: files, groups in memory, the queue, and the first fault.
+
+use super::cell::{Cell, State};
+use super::file::DbFile;
+use super::queue::{Kind, Op, Queue};
+use super::segments::Segments;
+use super::{Done, Error, Options};
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use tokio::sync::watch;
+
+pub(super) struct Shared {
+    pub options: Options,
+    pub meta: DbFile,
+    pub segments: Segments,
+    pub queue: Queue,
+    /// Bytes of all the tails.
+    pub tail_bytes: AtomicUsize,
+    pub identity: Mutex<Option<Bytes>>,
+    pub failed: watch::Sender<Option<Error>>,
+    cells: Mutex<HashMap<u64, Arc<Cell>>>,
+    fault: OnceLock<Error>,
+}
+
+impl Shared {
+    pub fn new(options: Options, meta: DbFile, segments: Segments) -> Shared {
+        Shared {
+            options,
+            meta,
+            segments,
+            queue: Queue::default(),
+            tail_bytes: AtomicUsize::new(0),
+            identity: Mutex::new(None),
+            failed: watch::Sender::new(None),
+            cells: Mutex::default(),
+            fault: OnceLock::new(),
+        }
+    }
+
+    pub fn cells(&self) -> MutexGuard<'_, HashMap<u64, Arc<Cell>>> {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn cell(&self, id: u64) -> Arc<Cell> {
+        self.cells().entry(id).or_insert_with(|| Cell::new(id, State::default())).clone()
+    }
+
+    pub fn identity(&self) -> MutexGuard<'_, Option<Bytes>> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first fault, if there was one: nothing may be promised after it.
+    pub fn check(&self) -> Result<(), Error> {
+        match self.fault.get() {
+            Some(fault) => Err(fault.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Latches a fault; the first one stays.
+    pub fn fail(&self, error: Error) {
+        if self.fault.set(error.clone()).is_ok() {
+            self.failed.send_replace(Some(error));
+        }
+    }
+
+    /// Refuses everything from now on; the fault, if there was one. Asking again is not one.
+    pub fn close(&self) -> Result<(), Error> {
+        match self.fault.get_or_init(|| Error::Closed) {
+            Error::Closed => Ok(()),
+            fault => Err(fault.clone()),
+        }
+    }
+
+    /// Latches a read's error if it says that the disk is failing.
+    pub fn checked<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        if let Err(error @ Error::Io { .. }) = &result {
+            self.fail(error.clone());
+        }
+        result
+    }
+
+    /// Works on a group's state and keeps the count of all tails' bytes right.
+    pub fn with_tail<T>(&self, cell: &Cell, work: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = cell.state();
+        let before = state.tail_bytes();
+        let done = work(&mut state);
+        // Wrapping, as the difference may be negative; the sum is not.
+        self.tail_bytes.fetch_add(state.tail_bytes().wrapping_sub(before), Relaxed);
+        done
+    }
+
+    /// Queues one operation of a group whose state the caller holds, so that memory and queue have one order.
+    pub fn push(&self, cell: &Arc<Cell>, state: &mut State, kind: Kind, done: Option<Done>) -> Result<u64, Error> {
+        self.check()?;
+        let number = state.next_op();
+        self.queue.push([Op { cell: Some(cell.clone()), number, kind, done }])?;
+        Ok(number)
+    }
+}

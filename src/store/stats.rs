@@ -1,0 +1,157 @@
+//! Figures of the store: plain counters, and the file backend that feeds them.
+
+use redb::{BackendError, StorageBackend};
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Buckets of the commit times: bucket `i` counts those below 2^i microseconds that no lower bucket took.
+pub const COMMIT_BUCKETS: usize = 32;
+
+/// Figures since the store was opened, and its present size.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Durable transactions, of log segments and metadata.
+    pub commits: u64,
+    /// Entries written.
+    pub rows: u64,
+    /// Bytes that were handed to the files.
+    pub bytes_written: u64,
+    /// `fdatasync`s of files.
+    pub syncs: u64,
+    /// How many commits took how long; see [`COMMIT_BUCKETS`].
+    pub commit_us: [u64; COMMIT_BUCKETS],
+    /// Sum of all commit times, in microseconds.
+    pub commit_us_sum: u64,
+    /// Operations that wait for the writer.
+    pub queued: u64,
+    /// Payload bytes that wait for the writer.
+    pub queued_bytes: u64,
+    /// Payload bytes of all the tails in memory.
+    pub tail_bytes: u64,
+    /// Segments on disk.
+    pub segments: u64,
+    /// Length of all files.
+    pub file_bytes: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Counters {
+    pub commits: AtomicU64,
+    pub rows: AtomicU64,
+    pub bytes_written: AtomicU64,
+    pub syncs: AtomicU64,
+    pub commit_us: [AtomicU64; COMMIT_BUCKETS],
+    pub commit_us_sum: AtomicU64,
+    pub file_bytes: AtomicU64,
+}
+
+impl Counters {
+    pub fn commit(&self, took: Duration) {
+        let us = took.as_micros() as u64;
+        let bucket = (u64::BITS - us.leading_zeros()) as usize;
+        self.commits.fetch_add(1, Relaxed);
+        self.commit_us[bucket.min(COMMIT_BUCKETS - 1)].fetch_add(1, Relaxed);
+        self.commit_us_sum.fetch_add(us, Relaxed);
+    }
+
+    pub fn snapshot(&self) -> Stats {
+        Stats {
+            commits: self.commits.load(Relaxed),
+            rows: self.rows.load(Relaxed),
+            bytes_written: self.bytes_written.load(Relaxed),
+            syncs: self.syncs.load(Relaxed),
+            commit_us: std::array::from_fn(|bucket| self.commit_us[bucket].load(Relaxed)),
+            commit_us_sum: self.commit_us_sum.load(Relaxed),
+            file_bytes: self.file_bytes.load(Relaxed),
+            ..Stats::default()
+        }
+    }
+}
+
+/// A file that counts what is done to it. Locks are passed on: without them two processes could open one file.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub file: Box<dyn StorageBackend>,
+    pub counters: Arc<Counters>,
+    /// The file's length.
+    pub len: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for Counters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Counters").finish_non_exhaustive()
+    }
+}
+
+impl Counted {
+    pub fn new(file: Box<dyn StorageBackend>, counters: Arc<Counters>, len: Arc<AtomicU64>) -> io::Result<Counted> {
+        let counted = Counted { file, counters, len };
+        counted.has_len(counted.file.len()?);
+        Ok(counted)
+    }
+
+    /// Keeps the sum of all files' lengths right; wrapping, as one file's may shrink.
+    fn has_len(&self, len: u64) {
+        let before = self.len.swap(len, Relaxed);
+        self.counters.file_bytes.fetch_add(len.wrapping_sub(before), Relaxed);
+    }
+}
+
+type Lock<T> = Result<T, BackendError>;
+
+impl StorageBackend for Counted {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)?;
+        self.has_len(len);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.counters.syncs.fetch_add(1, Relaxed);
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.counters.bytes_written.fetch_add(data.len() as u64, Relaxed);
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Lock<bool> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Lock<bool> {
+        self.file.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Lock<()> {
+        self.file.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Lock<()> {
+        self.file.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Lock<()> {
+        self.file.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Lock<bool> {
+        self.file.query_lock_range(start, end)
+    }
+}

@@ -1,0 +1,213 @@
+//! The one writer: takes everything that waits, commits it in few durable transactions, and only then answers.
+//!
+//! Always true: an operation is answered `Ok` after the commit that holds it returned `Ok`, and so did every commit before it;
+//! after the first error nothing is committed any more and everything is answered with that error.
+
+use super::cell::Cell;
+use super::keeper::Job;
+use super::queue::{Kind, Op, Target, phases};
+use super::segments::Segment;
+use super::shared::Shared;
+use super::tables::{self, CHECKPOINTS, COMMITTED, DROPPED, IDENTITY_KEY, NODE, PURGED, SEGMENTS, VOTES};
+use super::{Error, LogId};
+use crate::core::limits::AGED_COMMITS_MAX;
+use redb::{Table, WriteTransaction};
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::SyncSender;
+
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) active: Arc<Segment>,
+    /// Bytes of rows written to the active segment by this process.
+    pub(super) active_bytes: u64,
+    keeper: SyncSender<Job>,
+    aged: VecDeque<(Arc<Cell>, u64)>,
+}
+
+impl Writer {
+    pub fn new(shared: Arc<Shared>, active: Arc<Segment>, keeper: SyncSender<Job>) -> Writer {
+        Writer { shared, active, active_bytes: 0, keeper, aged: VecDeque::new() }
+    }
+
+    /// Runs until the queue is closed and empty, then closes the files.
+    pub fn run(mut self) {
+        while let Some(batch) = self.shared.queue.wait() {
+            self.step(batch);
+        }
+        self.finish();
+    }
+
+    /// Commits one batch and answers it.
+    pub fn step(&mut self, batch: Vec<Op>) {
+        for (at, mut ops) in phases(batch).into_iter().enumerate() {
+            let result = self.guarded(|writer| match at % 2 {
+                0 => writer.commit_meta(&ops),
+                _ => writer.commit_log(&ops),
+            });
+            for op in &mut ops {
+                if let Some(done) = op.done.take() {
+                    done(result.clone());
+                }
+            }
+        }
+        let _ = self.guarded(Writer::collect);
+    }
+
+    /// Runs a piece of work unless there was a fault, and latches its fault; a panic of the database library is one.
+    fn guarded(&mut self, work: impl FnOnce(&mut Writer) -> Result<(), Error>) -> Result<(), Error> {
+        self.shared.check()?;
+        let result = catch_unwind(AssertUnwindSafe(|| work(self)));
+        let result = result.unwrap_or_else(|_| Err(Error::Io { what: "writing".into(), why: "the writer panicked".into() }));
+        if let Err(error) = &result {
+            self.shared.fail(error.clone());
+        }
+        result
+    }
+
+    fn commit_meta(&mut self, ops: &[Op]) -> Result<(), Error> {
+        if ops.iter().any(|op| op.kind.target() == Target::Meta) {
+            let hints = committed_hints(ops.iter().filter_map(|op| op.cell.as_ref()));
+            self.shared.meta.write(|txn| {
+                let mut tables = MetaTables::open(txn)?;
+                ops.iter().try_for_each(|op| tables.put(op))?;
+                hints.iter().try_for_each(|(cell, id)| tables.put_committed(cell.id, *id))
+            })?;
+            hints.into_iter().for_each(|(cell, id)| cell.state().committed_saved = Some(id));
+        }
+        ops.iter().for_each(meta_is_durable);
+        Ok(())
+    }
+
+    /// Begins the next segment when the active one is full, and leaves closing the full one to the keeper.
+    pub(super) fn roll_if_full(&mut self) -> Result<(), Error> {
+        let options = &self.shared.options;
+        if self.active_bytes <= options.segment_bytes && self.active.file.len.load(Relaxed) <= options.segment_file_bytes() {
+            return Ok(());
+        }
+        let next = self.shared.segments.create(self.active.number + 1)?;
+        self.shared.meta.write(|txn| Ok(txn.open_table(SEGMENTS)?.insert(next.number, 0).map(drop)?))?;
+        let full = std::mem::replace(&mut self.active, next);
+        self.active_bytes = 0;
+        self.tell(Job::Seal(full))
+    }
+
+    /// Has segments removed in which nothing lives. That they may be missing is durable before they are.
+    fn collect(&mut self) -> Result<(), Error> {
+        let dead = self.shared.segments.take_dead(self.active.number);
+        if dead.is_empty() {
+            return Ok(());
+        }
+        self.shared.meta.write(|txn| {
+            let mut table = txn.open_table(SEGMENTS)?;
+            dead.iter().try_for_each(|segment| table.remove(segment.number).map(drop))?;
+            Ok(())
+        })?;
+        dead.into_iter().try_for_each(|segment| self.tell(Job::Remove(segment)))
+    }
+
+    fn tell(&self, job: Job) -> Result<(), Error> {
+        self.keeper.send(job).map_err(|_| Error::Closed)
+    }
+
+    /// Lets go of what the tails hold beyond their bounds, after a group's commit.
+    pub(super) fn age(&mut self, cell: &Arc<Cell>, op: u64) {
+        self.aged.push_back((cell.clone(), op));
+        while self.shared.tail_bytes.load(Relaxed) > self.shared.options.tails_bytes || self.aged.len() > AGED_COMMITS_MAX {
+            let Some((cell, op)) = self.aged.pop_front() else { break };
+            self.shared.with_tail(&cell, |state| state.shrink_tail(0, op));
+        }
+    }
+
+    /// The last words: hints that no commit took along, then a clean close.
+    pub fn finish(&mut self) {
+        let _ = self.guarded(|writer| {
+            let cells: Vec<_> = writer.shared.cells().values().cloned().collect();
+            let hints = committed_hints(cells.iter());
+            if !hints.is_empty() {
+                writer.shared.meta.write(|txn| {
+                    let mut tables = MetaTables::open(txn)?;
+                    hints.iter().try_for_each(|(cell, id)| tables.put_committed(cell.id, *id))
+                })?;
+            }
+            writer.active.file.close()?;
+            writer.shared.meta.close_for_good()
+        });
+    }
+}
+
+/// What is known committed of these groups and not yet said in the metadata.
+fn committed_hints<'a>(cells: impl Iterator<Item = &'a Arc<Cell>>) -> Vec<(Arc<Cell>, LogId)> {
+    let cells: BTreeMap<u64, &Arc<Cell>> = cells.map(|cell| (cell.id, cell)).collect();
+    let hint = |cell: &&Arc<Cell>| {
+        let state = cell.state();
+        state.committed.filter(|id| state.committed_saved != Some(*id))
+    };
+    cells.into_values().filter_map(|cell| Some((cell.clone(), hint(&cell)?))).collect()
+}
+
+struct MetaTables<'a> {
+    node: Table<'a, &'static str, &'static [u8]>,
+    votes: Table<'a, u64, &'static [u8]>,
+    purged: Table<'a, u64, &'static [u8]>,
+    committed: Table<'a, u64, &'static [u8]>,
+    checkpoints: Table<'a, (u64, u64), &'static [u8]>,
+    dropped: Table<'a, u64, u64>,
+}
+
+impl<'a> MetaTables<'a> {
+    fn open(txn: &'a WriteTransaction) -> Result<MetaTables<'a>, redb::Error> {
+        Ok(MetaTables {
+            node: txn.open_table(NODE)?,
+            votes: txn.open_table(VOTES)?,
+            purged: txn.open_table(PURGED)?,
+            committed: txn.open_table(COMMITTED)?,
+            checkpoints: txn.open_table(CHECKPOINTS)?,
+            dropped: txn.open_table(DROPPED)?,
+        })
+    }
+
+    fn put(&mut self, op: &Op) -> Result<(), redb::Error> {
+        let group = op.cell.as_ref().map_or(0, |cell| cell.id);
+        match &op.kind {
+            Kind::Identity(bytes) => drop(self.node.insert(IDENTITY_KEY, &tables::put_record((0, 0), bytes)[..])?),
+            Kind::Vote(bytes) => drop(self.votes.insert(group, &tables::put_record((group, 0), bytes)[..])?),
+            Kind::Purge(id) => drop(self.purged.insert(group, &tables::put_log_id(group, *id)[..])?),
+            Kind::Checkpoint(index, bytes) => {
+                self.checkpoints.insert((group, *index), &tables::put_record((group, *index), bytes)[..])?;
+            }
+            Kind::DropCheckpoints(before) => self.checkpoints.retain_in((group, 0)..(group, *before), |_, _| false)?,
+            Kind::DropMeta => self.put_dropped(group)?,
+            Kind::DropMark => drop(self.dropped.remove(group)?),
+            Kind::Append(..) | Kind::Truncate(_) | Kind::DropRows | Kind::Flush => {}
+        }
+        Ok(())
+    }
+
+    fn put_dropped(&mut self, group: u64) -> Result<(), redb::Error> {
+        self.dropped.insert(group, 0)?;
+        self.votes.remove(group)?;
+        self.purged.remove(group)?;
+        self.committed.remove(group)?;
+        self.checkpoints.retain_in((group, 0)..=(group, u64::MAX), |_, _| false)?;
+        Ok(())
+    }
+
+    fn put_committed(&mut self, group: u64, id: LogId) -> Result<(), redb::Error> {
+        self.committed.insert(group, &tables::put_log_id(group, id)[..])?;
+        Ok(())
+    }
+}
+
+fn meta_is_durable(op: &Op) {
+    let Some(cell) = &op.cell else { return };
+    let mut state = cell.state();
+    state.synced(op.number);
+    match &op.kind {
+        Kind::Purge(id) => state.purge_spans(id.index),
+        Kind::Checkpoint(index, _) => state.checkpoint_saved(*index, op.number),
+        _ => {}
+    }
+}
