@@ -151,6 +151,11 @@ impl Group {
         self.inner.leadership.clone()
     }
 
+    /// Who leads now.
+    pub fn current(&self) -> Leadership {
+        *self.inner.leadership.borrow()
+    }
+
     /// Makes these the first members. Harmless where the group has a log already.
     pub async fn initialize(&self, members: &[u64]) -> Result<(), String> {
         let members: BTreeMap<u64, EmptyNode> = members.iter().map(|id| (*id, EmptyNode::new())).collect();

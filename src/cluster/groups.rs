@@ -12,7 +12,7 @@ use std::{
     collections::HashMap,
     future::Future,
     sync::{Arc, OnceLock, RwLock},
-    task::{Context, Poll},
+    task::Context,
 };
 use tokio::sync::mpsc;
 
@@ -171,7 +171,7 @@ impl Groups {
 fn in_order(future: impl Future<Output = ()> + Send + 'static) {
     let mut future = Box::pin(future);
     let mut context = Context::from_waker(futures_util::task::noop_waker_ref());
-    if let Poll::Pending = future.as_mut().poll(&mut context) {
+    if future.as_mut().poll(&mut context).is_pending() {
         tokio::spawn(future);
     }
 }

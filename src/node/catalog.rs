@@ -1,9 +1,9 @@
 //! Changing the catalog from any node, and being sure to see its newest state.
 
 use super::error::{Error, Result};
-use super::remote::{self, method, refusal};
+use super::remote::{self, method};
 use super::Inner;
-use crate::cluster::mesh::{CallError, Lane};
+use crate::cluster::mesh::Lane;
 use crate::cluster::{Group, Response};
 use crate::core::catalog::{Command, Outcome, Reject};
 use crate::core::codec::{Corrupt, Reader, Writer};
@@ -24,7 +24,7 @@ impl Inner {
         let command = command.encode();
         let deadline = Instant::now() + CATALOG_WAIT;
         loop {
-            let done = match self.catalog.leadership().borrow().leader {
+            let done = match self.catalog.current().leader {
                 Some(leader) if leader == self.id => self.propose_to_catalog(command.clone()).await,
                 Some(leader) => self.ask_catalog_leader(leader, command.clone(), deadline).await,
                 None => None,
@@ -43,7 +43,7 @@ impl Inner {
 
     /// At the catalog's leader. `None`: not accepted, or not known to be.
     pub async fn propose_to_catalog(&self, command: Bytes) -> Option<Outcome> {
-        let leader = self.catalog.leadership().borrow().mine?;
+        let leader = self.catalog.current().mine?;
         self.catalog.confirm_leadership().await.ok()?;
         let done = self.catalog.propose(leader, command).await.ok()?;
         match done.await.ok()? {
@@ -67,7 +67,7 @@ impl Inner {
     /// Waits until everything that was acknowledged to anybody before this call is applied to the group's replica here.
     pub async fn catch_up(&self, group: &Group, deadline: Instant) -> Result<()> {
         loop {
-            let now = *group.leadership().borrow();
+            let now = group.current();
             let upto = match now.leader {
                 Some(leader) if leader == self.id => group.confirm_leadership().await.ok(),
                 Some(leader) => self.ask_read_index(leader, group.id(), deadline).await,
@@ -152,9 +152,4 @@ fn get_outcome(r: &mut Reader) -> std::result::Result<Outcome, Corrupt> {
         4 => REJECTS.get(number as usize).cloned().map(Outcome::Rejected).ok_or_else(|| r.corrupt("a reject is not known to this build")),
         _ => Err(r.corrupt("an outcome is not known to this build")),
     }
-}
-
-/// Whether a refusal says that another node leads.
-pub fn is_not_leader(error: &CallError) -> bool {
-    matches!(error, CallError::Refused { code: refusal::NOT_LEADER, .. })
 }

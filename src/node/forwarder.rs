@@ -205,7 +205,7 @@ impl Task {
     fn send(&mut self, node: &Arc<Inner>, stream: &Arc<Stream>) -> Option<BoxFuture<'static, Answer>> {
         let local = stream.local();
         let leader = match &local {
-            Some(local) => local.group.leadership().borrow().leader?,
+            Some(local) => local.group.current().leader?,
             None => self.remote_leader(stream)?,
         };
         let (mut counters, mut requests, mut bytes) = (Vec::new(), Vec::new(), 0);

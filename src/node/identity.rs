@@ -77,7 +77,7 @@ impl Join {
         let mut w = Writer::default();
         w.u8(VERSION);
         w.u128(self.token);
-        [self.name.as_str(), &self.url, &self.peer, &self.version].map(|text| w.str(text));
+        [self.name.as_str(), &self.url, &self.peer, &self.version].into_iter().for_each(|text| w.str(text));
         w.finish()
     }
 

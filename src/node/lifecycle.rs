@@ -87,9 +87,10 @@ impl Node {
     pub fn failed(&self) -> impl Future<Output = String> + Send + 'static + use<> {
         let mut failed = self.inner.failed.subscribe();
         async move {
-            match failed.wait_for(Option::is_some).await {
-                Ok(failure) => failure.clone().map(|failure| failure.why).unwrap_or_default(),
-                Err(_) => std::future::pending().await,
+            let why = failed.wait_for(Option::is_some).await.ok().and_then(|failure| failure.clone()).map(|failure| failure.why);
+            match why {
+                Some(why) => why,
+                None => std::future::pending().await,
             }
         }
     }
@@ -409,7 +410,7 @@ impl Inner {
 
     async fn hand_over_everything(&self) {
         let streams: Vec<_> = self.streams.read().expect("nobody panics while holding it").values().cloned().collect();
-        let led = streams.iter().filter_map(|stream| stream.local()).filter(|local| local.group.leadership().borrow().mine.is_some());
+        let led = streams.iter().filter_map(|stream| stream.local()).filter(|local| local.group.current().mine.is_some());
         let led: Vec<_> = led.collect();
         let hand_over = |local| async move {
             if let Err(error) = self.hand_over(&local, None).await
@@ -423,7 +424,7 @@ impl Inner {
     }
 
     async fn hand_over_catalog(&self) {
-        if self.catalog.leadership().borrow().mine.is_none() {
+        if self.catalog.current().mine.is_none() {
             return;
         }
         let alive = self.alive();

@@ -79,7 +79,7 @@ impl Metrics {
         let streams = groups.iter().filter(|group| group.id() != 0);
         let (mut held, mut led, mut without) = (0, 0, 0);
         for group in streams {
-            let leadership = *group.leadership().borrow();
+            let leadership = group.current();
             held += 1;
             led += i64::from(leadership.mine.is_some());
             without += i64::from(leadership.leader.is_none());

@@ -28,6 +28,9 @@ mod streams;
 mod types;
 mod upkeep;
 
+#[cfg(test)]
+mod tests;
+
 pub use crate::core::catalog::NodeState;
 pub use crate::cluster::{Timers, mesh::Secret};
 pub use config::{Config, Start};

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 impl Node {
     pub async fn cluster(&self) -> Result<ClusterInfo> {
         let node = &self.inner;
-        let catalog_leader = node.catalog.leadership().borrow().leader;
+        let catalog_leader = node.catalog.current().leader;
         Ok(ClusterInfo {
             cluster: format!("{:032x}", node.cluster),
             node: node.name.clone(),
@@ -53,7 +53,7 @@ impl Node {
         if *node.leaving.borrow() {
             return Readiness::Draining;
         }
-        if node.catalog.leadership().borrow().leader.is_none() {
+        if node.catalog.current().leader.is_none() {
             return Readiness::NoQuorum("the catalog has no leader".into());
         }
         if node.directory.node(node.id).is_none() {
@@ -99,7 +99,7 @@ impl Inner {
         let mine = catalog.streams.values().filter(|record| record.placement.contains(&self.id));
         mine.fold((0, 0), |(opening, leaderless), record| {
             let local = self.stream_of_group(record.group).and_then(|stream| stream.local());
-            match local.map(|local| local.group.leadership().borrow().leader) {
+            match local.map(|local| local.group.current().leader) {
                 None => (opening + 1, leaderless),
                 Some(None) => (opening, leaderless + 1),
                 Some(Some(_)) => (opening, leaderless),
@@ -136,7 +136,7 @@ impl Inner {
         for record in catalog.streams.values() {
             let local = self.stream_of_group(record.group).and_then(|stream| stream.local());
             let leader = match local {
-                Some(local) => local.group.leadership().borrow().leader,
+                Some(local) => local.group.current().leader,
                 None => record.placement.first().copied(),
             };
             if let Some(leader) = leader {

@@ -112,7 +112,7 @@ async fn delete(node: &Arc<Inner>, stream: &Arc<Stream>) {
 /// The stream lives elsewhere: this replica goes once its group counts it out.
 async fn leave(node: &Arc<Inner>, stream: &Arc<Stream>) {
     let Some(local) = stream.local() else { return };
-    let leads = local.group.leadership().borrow().mine.is_some();
+    let leads = local.group.current().mine.is_some();
     if leads || local.group.progress().contains_key(&node.id) {
         return;
     }

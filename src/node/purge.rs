@@ -31,7 +31,7 @@ impl Inner {
         let mut tries = 0;
         loop {
             let local = stream.local();
-            let known = local.as_ref().and_then(|local| local.group.leadership().borrow().leader);
+            let known = local.as_ref().and_then(|local| local.group.current().leader);
             let placement = stream.placement();
             let leader = known.or_else(|| placement.get(tries % placement.len().max(1)).copied());
             let purged = match (&local, leader) {
@@ -111,7 +111,7 @@ async fn purge_subject(local: &Local, filter: &SubjectFilter) -> Result<Option<O
 }
 
 async fn propose(local: &Local, command: Command) -> Result<Outcome> {
-    let leader = local.group.leadership().borrow().mine.ok_or(Error::NoLeader)?;
+    let leader = local.group.current().mine.ok_or(Error::NoLeader)?;
     let done = local.group.propose(leader, command.encode()).await.map_err(|_| Error::NoLeader)?;
     match done.await.map_err(|_| Error::NoLeader)? {
         Response::Stream(outcomes) => outcomes.into_iter().next().ok_or_else(|| Error::Internal("a command had no outcome".into())),

@@ -371,7 +371,7 @@ pub fn decode_purge(bytes: Bytes) -> Result<(u64, Purge), Corrupt> {
 
 pub fn encode_purged(purged: &Purged) -> Bytes {
     let mut w = writer(40);
-    [purged.events, purged.bytes, purged.first_seq, purged.last_seq].map(|number| w.varint(number));
+    [purged.events, purged.bytes, purged.first_seq, purged.last_seq].into_iter().for_each(|number| w.varint(number));
     w.finish()
 }
 

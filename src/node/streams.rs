@@ -213,11 +213,11 @@ impl Inner {
         loop {
             let local = stream.local();
             if let Some(local) = &local
-                && local.group.leadership().borrow().mine.is_some()
+                && local.group.current().mine.is_some()
             {
                 return Status::of(local);
             }
-            let known = local.and_then(|local| local.group.leadership().borrow().leader);
+            let known = local.and_then(|local| local.group.current().leader);
             let asked = known.map_or_else(|| stream.placement(), |leader| vec![leader]);
             for id in asked.into_iter().filter(|id| *id != self.id) {
                 if let Ok(status) = self.ask_status(stream, id, deadline).await {
@@ -274,7 +274,7 @@ impl Inner {
 
     /// At the leader: hands over to `to`, or to whichever reachable voter is furthest.
     pub async fn hand_over(&self, local: &Local, to: Option<u64>) -> Result<u64> {
-        let leadership = *local.group.leadership().borrow();
+        let leadership = local.group.current();
         if leadership.mine.is_none() {
             return Err(Error::NoLeader);
         }
@@ -314,7 +314,7 @@ pub struct Status {
 
 impl Status {
     pub fn of(local: &Local) -> Status {
-        let leadership = *local.group.leadership().borrow();
+        let leadership = local.group.current();
         let progress = local.group.progress();
         Status {
             state: local.replica.current(),

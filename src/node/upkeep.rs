@@ -63,7 +63,7 @@ pub async fn run(node: Arc<Inner>) {
 }
 
 fn leads(group: &Group) -> bool {
-    group.leadership().borrow().mine.is_some()
+    group.current().mine.is_some()
 }
 
 /// Removes what is too old or too much, and lets the log go up to where readers begin.

@@ -1,0 +1,311 @@
+//! Nodes in one process, over loopback: the verbs as the rooms above use them.
+
+use super::*;
+use crate::core::{Discard, NewEvent, SettingsPatch, StreamName, SubjectFilter, Text};
+use bytes::Bytes;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Cluster {
+    nodes: Vec<Node>,
+    folders: Vec<TempDir>,
+    addresses: Vec<String>,
+}
+
+async fn start_node(folder: &TempDir, listener: TcpListener, number: usize, start: Start) -> Node {
+    let address = listener.local_addr().unwrap().to_string();
+    let config = Config {
+        data: folder.path().into(),
+        name: Some(NodeName::new(&format!("n{number}")).unwrap()),
+        url: format!("http://127.0.0.1:{}", 4700 + number),
+        peer_listener: listener,
+        peer_advertise: address,
+        secret: Secret::new("a secret of the tests"),
+        start,
+        auto_create_streams: true,
+        timers: Timers::default(),
+        store: crate::store::Options::default(),
+    };
+    Node::start(config).await.unwrap()
+}
+
+impl Cluster {
+    async fn start(count: usize) -> Cluster {
+        let mut cluster = Cluster { nodes: Vec::new(), folders: Vec::new(), addresses: Vec::new() };
+        for _ in 0..count {
+            cluster.grow().await;
+        }
+        cluster.wait_ready().await;
+        cluster
+    }
+
+    async fn grow(&mut self) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let start = match self.addresses.first() {
+            None => Start::Bootstrap,
+            Some(first) => Start::Join(vec![first.clone()]),
+        };
+        let folder = TempDir::new().unwrap();
+        self.nodes.push(start_node(&folder, listener, self.nodes.len() + 1, start).await);
+        self.folders.push(folder);
+        self.addresses.push(address);
+    }
+
+    /// Every node sees all of them, connected, and a catalog of which all are voters.
+    async fn wait_ready(&self) {
+        let count = self.nodes.len();
+        until("every node is ready and sees all the others", || {
+            self.nodes.iter().all(|node| {
+                let members = node.inner.directory.members();
+                let voters = members.iter().all(|member| node.inner.catalog.is_voter(member.id));
+                node.readiness() == Readiness::Ready && members.len() == count && voters && node.inner.alive().len() == count
+            })
+        })
+        .await;
+    }
+
+    async fn restart(&mut self, at: usize) {
+        let listener = TcpListener::bind(&self.addresses[at]).await.unwrap();
+        self.nodes[at] = start_node(&self.folders[at], listener, at + 1, Start::Resume).await;
+    }
+
+    async fn stop(self) {
+        for node in &self.nodes {
+            node.stop().await;
+        }
+    }
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let waited = timeout(PATIENCE, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("in vain waited until {what}"));
+}
+
+fn name(name: &str) -> StreamName {
+    StreamName::new(name).unwrap()
+}
+
+fn event(subject: &str, id: Option<&str>, data: &str) -> NewEvent {
+    let data = Bytes::copy_from_slice(data.as_bytes());
+    NewEvent { subject: Some(Text::from(subject)), id: id.map(Text::from), data, ..NewEvent::default() }
+}
+
+fn publish(events: Vec<NewEvent>) -> Publish {
+    Publish { events, expected_last_seq: None, deadline: Instant::now() + Duration::from_secs(20) }
+}
+
+const AT_ONCE: Take = Take { events: 1_000, wait: Duration::ZERO };
+
+async fn read_all(node: &Node, stream: &StreamName) -> Vec<(u64, String)> {
+    let mut reader = node.reader(stream, From::Earliest, None).await.unwrap();
+    let mut all = Vec::new();
+    loop {
+        let chunk = reader.next(AT_ONCE).await.unwrap();
+        if chunk.items.is_empty() {
+            return all;
+        }
+        all.extend(chunk.items.iter().filter_map(|item| match item {
+            Item::Event(delivery) => Some((delivery.event.seq, String::from_utf8(delivery.event.data.to_vec()).unwrap())),
+            Item::Gap { .. } => None,
+        }));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_node_takes_every_node_gives() {
+    let cluster = Cluster::start(3).await;
+    let orders = name("orders");
+    let mut expected = Vec::new();
+    for number in 0..30u64 {
+        let node = &cluster.nodes[number as usize % 3];
+        let published = node.publish(&orders, publish(vec![event("a.b", None, &number.to_string())])).await.unwrap();
+        assert_eq!((published.first_seq, published.count), (number + 1, 1));
+        expected.push((number + 1, number.to_string()));
+        // Acknowledged by one, found at once at another.
+        let other = &cluster.nodes[(number as usize + 1) % 3];
+        assert_eq!(other.get_event(&orders, number + 1).await.unwrap().event.seq, number + 1);
+    }
+    for node in &cluster.nodes {
+        assert_eq!(read_all(node, &orders).await, expected);
+    }
+    assert!(matches!(cluster.nodes[0].get_event(&orders, 31).await, Err(Error::EventNotFound { last_seq: 30, .. })));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeats_expectations_and_bounds_are_kept() {
+    let cluster = Cluster::start(3).await;
+    let orders = name("orders");
+    let (one, two) = (&cluster.nodes[0], &cluster.nodes[1]);
+    let first = one.publish(&orders, publish(vec![event("a", Some("x"), "1")])).await.unwrap();
+    let again = two.publish(&orders, publish(vec![event("a", Some("x"), "1")])).await.unwrap();
+    assert_eq!((again.first_seq, again.count, again.duplicates), (first.first_seq, 0, 1));
+    let expecting = |last| Publish { expected_last_seq: Some(last), ..publish(vec![event("a", None, "2")]) };
+    assert_eq!(two.publish(&orders, expecting(0)).await, Err(Error::ExpectationFailed { last_seq: 1 }));
+    assert_eq!(two.publish(&orders, expecting(1)).await.unwrap().first_seq, 2);
+
+    let full = name("full");
+    let patch = SettingsPatch { max_events: Some(Some(2)), discard: Some(Discard::New), ..SettingsPatch::default() };
+    assert_eq!(one.put_stream(&full, patch.clone()).await.unwrap().0, Put::Created);
+    assert_eq!(two.put_stream(&full, patch).await.unwrap().0, Put::Same);
+    for data in ["1", "2"] {
+        two.publish(&full, publish(vec![event("a", None, data)])).await.unwrap();
+    }
+    let refused = one.publish(&full, publish(vec![event("a", None, "3")])).await;
+    assert_eq!(refused, Err(Error::StreamFull { limit: 2, unit: "events" }));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_wait_filter_and_are_told_of_gaps() {
+    let cluster = Cluster::start(3).await;
+    let orders = name("orders");
+    let node = &cluster.nodes[2];
+    let events = (1..=10).map(|number| event(if number % 2 == 0 { "even.x" } else { "odd.x" }, None, &number.to_string())).collect();
+    cluster.nodes[0].publish(&orders, publish(events)).await.unwrap();
+    let mut reader = node.reader(&orders, From::Earliest, Some(SubjectFilter::new("even.*").unwrap())).await.unwrap();
+    let seqs = |chunk: &Chunk| -> Vec<u64> {
+        chunk.items.iter().map(|item| if let Item::Event(delivery) = item { delivery.event.seq } else { 0 }).collect()
+    };
+    let chunk = reader.next(AT_ONCE).await.unwrap();
+    assert_eq!((seqs(&chunk), chunk.next), (vec![2, 4, 6, 8, 10], 11));
+
+    let waiting = tokio::spawn(async move { reader.next(Take { events: 10, wait: PATIENCE }).await });
+    cluster.nodes[1].publish(&orders, publish(vec![event("odd.y", None, "11"), event("even.y", None, "12")])).await.unwrap();
+    assert_eq!(seqs(&waiting.await.unwrap().unwrap()), vec![12]);
+
+    let purged = cluster.nodes[1].purge(&orders, Purge::BeforeSeq(4)).await.unwrap();
+    assert_eq!((purged.events, purged.first_seq), (3, 4));
+    let purged = cluster.nodes[2].purge(&orders, Purge::Subject(SubjectFilter::new("odd.>").unwrap())).await.unwrap();
+    assert_eq!(purged.events, 4);
+    let mut reader = cluster.nodes[0].reader(&orders, From::Seq(1), None).await.unwrap();
+    let mut met = Vec::new();
+    loop {
+        let chunk = reader.next(AT_ONCE).await.unwrap();
+        if chunk.items.is_empty() {
+            break;
+        }
+        met.extend(chunk.items.iter().map(|item| match item {
+            Item::Event(delivery) => (delivery.event.seq, delivery.event.seq),
+            Item::Gap { from, to } => (*from, *to),
+        }));
+    }
+    assert_eq!(met, [(1, 3), (4, 4), (5, 5), (6, 6), (7, 7), (8, 8), (9, 9), (10, 10), (11, 11), (12, 12)]);
+    assert!(matches!(node.get_event(&orders, 2).await, Err(Error::EventGone { first_seq: 4, .. })));
+    assert!(matches!(node.get_event(&orders, 7).await, Err(Error::EventGone { .. })));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_follows_the_settings() {
+    let cluster = Cluster::start(1).await;
+    let node = &cluster.nodes[0];
+    let (few, small, young) = (name("few"), name("small"), name("young"));
+    let patch = |max_events, max_bytes, max_age_ms| SettingsPatch {
+        max_events: Some(max_events),
+        max_bytes: Some(max_bytes),
+        max_age_ms: Some(max_age_ms),
+        ..SettingsPatch::default()
+    };
+    node.put_stream(&few, patch(Some(3), None, None)).await.unwrap();
+    node.put_stream(&small, patch(None, Some(50), None)).await.unwrap();
+    node.put_stream(&young, patch(None, None, Some(100))).await.unwrap();
+    for stream in [&few, &small, &young] {
+        node.publish(stream, publish((0..20).map(|_| event("a", None, "123456789")).collect())).await.unwrap();
+    }
+    let first = |stream: &StreamName| {
+        let group = node.inner.directory.stream(stream).unwrap().group;
+        node.inner.stream_of_group(group).unwrap().local().unwrap().replica.current().first_seq
+    };
+    until("retention removed what is too much", || (first(&few), first(&small), first(&young)) == (18, 16, 21)).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_spread_and_evened_out_when_nodes_join() {
+    let mut cluster = Cluster::start(3).await;
+    for number in 0..12 {
+        cluster.nodes[number % 3].put_stream(&name(&format!("s{number}")), SettingsPatch::default()).await.unwrap();
+    }
+    let led = |cluster: &Cluster| -> Vec<usize> {
+        let leads = |node: &Node| node.inner.groups.all().iter().filter(|group| group.id() != 0 && group.current().mine.is_some()).count();
+        cluster.nodes.iter().map(leads).collect()
+    };
+    let cluster_ref = &cluster;
+    until("each of three nodes leads four streams", || led(cluster_ref) == [4, 4, 4]).await;
+    cluster.grow().await;
+    cluster.grow().await;
+    let cluster_ref = &cluster;
+    let even = || {
+        let mut led = led(cluster_ref);
+        led.sort();
+        let mut held: Vec<usize> = cluster_ref.nodes.iter().map(|node| node.inner.groups.all().len() - 1).collect();
+        held.sort();
+        led == [2, 2, 2, 3, 3] && held == [7, 7, 7, 7, 8]
+    };
+    until("five nodes hold and lead about the same", even).await;
+    let five = name("five");
+    let patch = SettingsPatch { replicas: Some(5), ..SettingsPatch::default() };
+    let info = cluster.nodes[4].put_stream(&five, patch).await.unwrap().1;
+    assert_eq!(info.replicas.len(), 5);
+    // A node without a replica takes and gives events too.
+    let stream = name("s0");
+    let outsider = cluster.nodes.iter().find(|node| !cluster.nodes[0].inner.directory.stream(&stream).unwrap().placement.contains(&node.inner.id));
+    let outsider = outsider.unwrap();
+    assert_eq!(outsider.publish(&stream, publish(vec![event("a", None, "x")])).await.unwrap().first_seq, 1);
+    assert_eq!(outsider.get_event(&stream, 1).await.unwrap().event.seq, 1);
+    assert_eq!(read_all(outsider, &stream).await.len(), 1);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_there_after_a_restart_of_all() {
+    let mut cluster = Cluster::start(3).await;
+    let orders = name("orders");
+    for number in 0..50 {
+        cluster.nodes[number % 3].publish(&orders, publish(vec![event("a", None, &number.to_string())])).await.unwrap();
+    }
+    let before = read_all(&cluster.nodes[0], &orders).await;
+    for node in &cluster.nodes {
+        node.stop().await;
+    }
+    for at in 0..3 {
+        cluster.restart(at).await;
+    }
+    cluster.wait_ready().await;
+    for node in &cluster.nodes {
+        assert_eq!(read_all(node, &orders).await, before);
+    }
+    assert_eq!(cluster.nodes[1].publish(&orders, publish(vec![event("a", None, "on")])).await.unwrap().first_seq, 51);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pipelined_publishes_keep_their_order_through_a_change_of_leader() {
+    let cluster = Cluster::start(3).await;
+    let orders = name("orders");
+    let node = &cluster.nodes[1];
+    node.publish(&orders, publish(vec![event("a", None, "0")])).await.unwrap();
+    let mut acks = Vec::new();
+    for number in 1..=400u64 {
+        acks.push(node.submit(&orders, publish(vec![event("a", None, &number.to_string())])).await.unwrap());
+        if number % 100 == 0 {
+            cluster.nodes[2].move_leader(&orders, None).await.unwrap();
+        }
+    }
+    for (at, ack) in acks.into_iter().enumerate() {
+        assert_eq!(ack.await.unwrap().first_seq, at as u64 + 2);
+    }
+    let expected: Vec<_> = (0..=400u64).map(|number| (number + 1, number.to_string())).collect();
+    assert_eq!(read_all(&cluster.nodes[0], &orders).await, expected);
+    cluster.stop().await;
+}
