@@ -190,6 +190,25 @@ fn a_row_carries_the_committed_hint() {
 }
 
 #[test]
+fn a_hint_about_entries_that_never_were_durable_is_not_believed() {
+    let options = options(1 << 20, 0);
+    let mut rig = Rig::new(options.clone());
+    let group = rig.store.group(3);
+    append(&group, 1..=6, 1);
+    rig.settle();
+    drop(group.save_vote(Bytes::from_static(b"vote")).unwrap());
+    group.truncate_after(Some(5)).unwrap();
+    append(&group, 6..=6, 2);
+    group.save_committed(id(6, 2));
+    let mut batch = rig.store.0.shared.queue.take();
+    batch.truncate(1);
+    rig.writer.step(batch);
+    let rig = Rig::open(&rig.disk.kill(), options).unwrap();
+    assert_eq!(read_all(&rig.store.group(3)), entries(1..=6, 1));
+    assert_eq!(rig.store.group(3).committed(), None);
+}
+
+#[test]
 fn a_dropped_group_is_gone_and_its_id_free() {
     let options = options(1, 0);
     let mut rig = Rig::new(options.clone());
