@@ -54,3 +54,9 @@ impl Error {
         Error::Broken { file: file.into(), why: why.into() }
     }
 }
+
+/// Runs what uses the database library on bytes that may be damaged: it may panic there, which says the same as an error.
+pub(super) fn shielded<T>(file: &str, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    result.unwrap_or_else(|_| Err(Error::broken(file, "the database library panicked over it")))
+}

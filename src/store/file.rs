@@ -3,6 +3,7 @@
 //! Always true: readers and the writer hold the lock shared and only while they use the database, so whoever closes or opens the
 //! file (exclusively) waits for a bounded piece of work.
 
+use super::error::shielded;
 use super::format::{self, Kind};
 use super::stats::{Counted, Counters};
 use super::{Error, Files};
@@ -68,7 +69,7 @@ impl DbFile {
         read_cache: usize,
     ) -> Result<DbFile, Error> {
         let file = DbFile::new(name, files, counters, read_cache);
-        file.make_writable(kind, cache)?;
+        shielded(&file.name, || file.make_writable(kind, cache))?;
         Ok(file)
     }
 
@@ -82,21 +83,26 @@ impl DbFile {
         read_cache: usize,
     ) -> Result<DbFile, Error> {
         let file = DbFile::new(name, files, counters, read_cache);
-        let current = match file.read_only() {
+        shielded(&file.name, || file.make_readable(kind, cache))?;
+        Ok(file)
+    }
+
+    fn make_readable(&self, kind: Kind, cache: usize) -> Result<(), Error> {
+        let current = match self.read_only() {
             Ok(db) => {
-                let current = format::is_current(&db, &file.name)?;
-                file.set(Db::Readable(db));
+                let current = format::is_current(&db, &self.name)?;
+                self.set(Db::Readable(db));
                 current
             }
             Err(DatabaseError::RepairAborted) => false,
-            Err(error) => return Err(Error::db(&file.name)(error)),
+            Err(error) => return Err(Error::db(&self.name)(error)),
         };
         if !current {
-            file.close()?;
-            file.make_writable(kind, cache)?;
-            file.close()?;
+            self.close()?;
+            self.make_writable(kind, cache)?;
+            self.close()?;
         }
-        Ok(file)
+        Ok(())
     }
 
     fn make_writable(&self, kind: Kind, cache: usize) -> Result<(), Error> {
@@ -127,13 +133,15 @@ impl DbFile {
     /// Runs one short read transaction. `Ok(None)`: the file is gone, or closed; see [`DbFile::reopen`].
     pub fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<Option<T>, Error> {
         let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        let txn = match &*db {
-            Db::Writable(db) => db.begin_read(),
-            Db::Readable(db) => db.begin_read(),
-            Db::Closed | Db::Gone => return Ok(None),
-        };
-        let txn = txn.map_err(Error::db(&self.name))?;
-        work(&txn).map(Some).map_err(Error::db(&self.name))
+        shielded(&self.name, || {
+            let txn = match &*db {
+                Db::Writable(db) => db.begin_read(),
+                Db::Readable(db) => db.begin_read(),
+                Db::Closed | Db::Gone => return Ok(None),
+            };
+            let txn = txn.map_err(Error::db(&self.name))?;
+            work(&txn).map(Some).map_err(Error::db(&self.name))
+        })
     }
 
     /// Opens a closed file for reading; false if it is gone.
