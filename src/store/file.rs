@@ -182,11 +182,12 @@ impl DbFile {
         if matches!(&*db, Db::Gone) {
             return Ok(());
         }
-        match std::mem::replace(&mut *db, with) {
+        let before = std::mem::replace(&mut *db, with);
+        shielded(&self.name, || match before {
             Db::Writable(db) => db.close().map_err(Error::db(&self.name)),
             Db::Readable(db) => db.close().map_err(Error::db(&self.name)),
             Db::Closed | Db::Gone => Ok(()),
-        }
+        })
     }
 
     /// Closes the file if it is open for reading and nobody reads; true if it is closed now.
@@ -200,11 +201,16 @@ impl DbFile {
 
     /// Closes and removes the file; its absence is durable on return.
     pub fn remove(&self) -> Result<(), Error> {
-        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
-        *db = Db::Gone;
+        self.close_for_good()?;
         self.files.remove(&self.name)?;
         self.counters.file_bytes.fetch_sub(self.len.swap(0, Relaxed), Relaxed);
         self.files.sync_dir()
+    }
+}
+
+impl Drop for DbFile {
+    fn drop(&mut self) {
+        let _ = self.close_for_good();
     }
 }
 

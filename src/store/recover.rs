@@ -3,6 +3,7 @@
 //! Nothing is deleted here but files that never were finished; what metadata does not know is kept.
 
 use super::cell::{Cell, State};
+use super::error::shielded;
 use super::file::{DbFile, UNFINISHED};
 use super::format::Kind;
 use super::segments::{Segment, Segments, Span};
@@ -26,6 +27,10 @@ pub(super) struct Recovered {
 }
 
 pub(super) fn open(files: Arc<dyn Files>, options: Options) -> Result<Recovered, Error> {
+    shielded("the data directory", || open_all(files, options))
+}
+
+fn open_all(files: Arc<dyn Files>, options: Options) -> Result<Recovered, Error> {
     let names = names(&*files)?;
     let counters = Arc::<Counters>::default();
     let meta = open_meta(&names, &files, &counters)?;
