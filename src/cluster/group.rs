@@ -219,7 +219,7 @@ impl Group {
         Ok(Some(Commands { commands: commands.collect(), next }))
     }
 
-    /// The members and, at the leader, how far each is.
+    /// The members and, at the leader, how far each is. Somebody who is on the way out is one until that is committed.
     pub fn progress(&self) -> BTreeMap<u64, Progress> {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
         let last = metrics.last_log_index.map_or(0, |index| index + 1);
@@ -232,7 +232,9 @@ impl Group {
             let matched = metrics.replication.as_ref()?.get(id)?;
             Some(last.saturating_sub(matched.as_ref().map_or(0, |log_id| log_id.index() + 1)))
         };
-        membership.nodes().map(|(id, _)| (*id, Progress { voter: voters.contains(id), lag: lag(id) })).collect()
+        let committed = metrics.committed_membership_config.membership();
+        let members = membership.nodes().chain(committed.nodes());
+        members.map(|(id, _)| (*id, Progress { voter: voters.contains(id), lag: lag(id) })).collect()
     }
 
     /// Whether the members are exactly these, all of them voters, and no change is under way.

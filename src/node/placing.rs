@@ -109,11 +109,15 @@ async fn delete(node: &Arc<Inner>, stream: &Arc<Stream>) {
     node.streams.write().expect("nobody panics while holding it").remove(&stream.group);
 }
 
-/// The stream lives elsewhere: this replica goes once its group counts it out.
+/// The stream lives elsewhere: this replica goes once its group counts it out. It may never hear of that by itself: nobody replicates
+/// to somebody who is out. So the leader is asked.
 async fn leave(node: &Arc<Inner>, stream: &Arc<Stream>) {
     let Some(local) = stream.local() else { return };
-    let leads = local.group.current().mine.is_some();
-    if leads || local.group.progress().contains_key(&node.id) {
+    if local.group.current().mine.is_some() {
+        return;
+    }
+    let knows = !local.group.progress().is_empty() && !local.group.progress().contains_key(&node.id);
+    if !knows && !node.leader_counts_out(stream, node.id).await {
         return;
     }
     stream.set_local(None);

@@ -236,6 +236,20 @@ impl Inner {
         }
     }
 
+    /// Whether a leader among the stream's holders says that `id` is not a member any more.
+    pub async fn leader_counts_out(&self, stream: &Stream, id: u64) -> bool {
+        let deadline = Instant::now() + STATUS_WAIT;
+        let alive = self.alive();
+        for holder in stream.placement().into_iter().filter(|holder| *holder != self.id && alive.contains(holder)) {
+            if let Ok(status) = self.ask_status(stream, holder, deadline).await
+                && status.leader == Some(holder)
+            {
+                return status.lags.iter().all(|(member, _)| *member != id);
+            }
+        }
+        false
+    }
+
     async fn ask_status(&self, stream: &Stream, id: u64, deadline: Instant) -> Result<Status> {
         let body = remote::encode_number(stream.group);
         let answer = self.mesh.call(id, Lane::Bulk, method::STREAM_STATUS, body, deadline).await;

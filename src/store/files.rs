@@ -21,16 +21,18 @@ pub trait Files: Send + Sync + 'static {
     fn rename(&self, from: &str, to: &str) -> Result<(), Error>;
     fn remove(&self, name: &str) -> Result<(), Error>;
     fn sync_dir(&self) -> Result<(), Error>;
+    /// The store is closed: somebody else may have the directory. Nothing is asked of these files afterwards.
+    fn release(&self) {}
 }
 
 const LOCK: &str = "lock";
 
-/// A real directory, held exclusively for as long as this value lives.
+/// A real directory, held exclusively until it is released or dropped.
 ///
 /// redb locks each of its files as well, but segments come and go; the lock of this one file says who owns the directory.
 pub struct Directory {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Directory {
@@ -44,7 +46,7 @@ impl Directory {
             Err(TryLockError::WouldBlock) => return Err(Error::InUse(path.display().to_string())),
             Err(TryLockError::Error(why)) => return Err(Error::io("locking the data directory")(why)),
         }
-        let directory = Directory { path: path.to_owned(), _lock: lock };
+        let directory = Directory { path: path.to_owned(), lock };
         directory.sync_dir()?;
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync(parent)?;
@@ -92,5 +94,10 @@ impl Files for Directory {
 
     fn sync_dir(&self) -> Result<(), Error> {
         sync(&self.path)
+    }
+
+    fn release(&self) {
+        // An unlock that fails leaves the lock to the end of the process.
+        let _ = self.lock.unlock();
     }
 }
