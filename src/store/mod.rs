@@ -199,7 +199,11 @@ impl Inner {
             }
         }
         let closed = if running { self.shared.segments.close() } else { Ok(()) };
-        self.shared.close().and(closed)
+        let closed = self.shared.close().and(closed);
+        if running {
+            self.shared.segments.files.release();
+        }
+        closed
     }
 }
 
