@@ -9,3 +9,4 @@ pub mod cluster;
 pub mod core;
 pub mod node;
 pub mod store;
+pub mod wire;
