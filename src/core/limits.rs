@@ -138,6 +138,45 @@ pub const AGED_COMMITS_MAX: usize = 1 << 16;
 /// Segments that wait to be sealed or removed; beyond it the writer waits.
 pub const KEEPER_JOBS_MAX: usize = 1_024;
 
+// The API.
+
+/// Connections that one node's API holds at a time; further ones wait in the kernel's queue.
+pub const CONNECTIONS_MAX: usize = 32_768;
+/// Publish requests over HTTP that one node works on at a time; further ones are refused at once.
+pub const PUBLISHES_MAX: usize = 8_192;
+/// Bytes of request bodies that one node holds at a time.
+pub const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of a body over the limit that are read and dropped, so that its sender gets to read the answer.
+pub const BODY_DROPPED_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long a request's body may take, in milliseconds.
+pub const BODY_WAIT_MS: u64 = 30_000;
+/// How long a connection may take to send a request's headers, idle time included, in milliseconds.
+pub const HEADERS_WAIT_MS: u64 = 60_000;
+/// How long a connection may take no byte that is to be written to it, in milliseconds.
+pub const STALL_MS: u64 = 60_000;
+/// Time between two comments on a quiet SSE response, in milliseconds.
+pub const COMMENT_EVERY_MS: u64 = 15_000;
+/// Time between two pings on a WebSocket, in milliseconds.
+pub const PING_EVERY_MS: u64 = 20_000;
+/// A WebSocket from which nothing came for so long is closed, in milliseconds.
+pub const SILENT_MS: u64 = 60_000;
+/// Time over which a leaving node spreads the ends of its long-lived connections, in milliseconds.
+pub const GOAWAY_SPREAD_MS: u64 = 3_000;
+/// How long a stopping node waits for its connections to end, in milliseconds.
+pub const SHUTDOWN_WAIT_MS: u64 = 8_000;
+/// Default `limit` of a JSON page.
+pub const PAGE_EVENTS: usize = 100;
+/// Largest `limit` of a response that goes on (NDJSON, SSE).
+pub const LIVE_EVENTS_MAX: u64 = 1_000_000_000;
+/// Most streams of one list.
+pub const LIST_MAX: usize = 1_000;
+/// Most events of one WebSocket frame, and of one step of a live response.
+pub const PUSH_EVENTS_MAX: usize = 256;
+/// Encoded bytes after which a WebSocket frame is closed; it may go over by one event.
+pub const PUSH_BYTES_MAX: usize = 128 * 1024;
+/// Frames that wait for one WebSocket's writer.
+pub const SOCKET_FRAMES_MAX: usize = 64;
+
 const _: () = assert!(EVENT_BYTES_MAX <= BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX < REQUEST_BYTES_MAX);
 const _: () = assert!(REQUEST_BYTES_MAX <= ENTRY_BYTES_MAX);
@@ -157,3 +196,9 @@ pub const CHECKPOINT_ENTRIES: u64 = 100_000;
 const _: () = assert!(ENTRY_BYTES_MAX <= COMMIT_BYTES_MAX);
 const _: () = assert!(COMMIT_BYTES_MAX + PENDING_BYTES_MAX < QUEUED_BYTES_MAX);
 const _: () = assert!(GROUP_TAIL_BYTES <= TAILS_BYTES);
+
+const _: () = assert!(PAGE_EVENTS <= PAGE_EVENTS_MAX);
+const _: () = assert!(PUSH_EVENTS_MAX <= CHUNK_EVENTS_MAX);
+const _: () = assert!(PING_EVERY_MS * 2 < SILENT_MS);
+const _: () = assert!(GOAWAY_SPREAD_MS < SHUTDOWN_WAIT_MS);
+const _: () = assert!(BODY_BYTES_MAX < BODIES_BYTES_MAX);

@@ -144,6 +144,8 @@ catalogue! {
         "The header Allow lists the methods that the path has.";
     NotAcceptable "not-acceptable" 406 "None of the accepted types can be given" never
         "The header Accept asks for types that this path does not give. Events are read as application/json, application/x-ndjson or text/event-stream.";
+    BodyTooSlow "body-too-slow" 408 "The body did not come in time" 0
+        "The rest of the body was waited for in vain. The request was not accepted: it is safe to repeat it.";
     Conflict "conflict" 409 "The change cannot be made" never
         "The request contradicts the present state, such as more replicas than there are nodes. The detail says how.";
     EventGone "event-gone" 410 "The event is gone" never
