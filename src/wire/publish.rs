@@ -1,12 +1,15 @@
 //! Publishing: the batch that a client sends, and what it gets back.
 
 use super::{event, time::Timestamp};
-use crate::core::{Invalid, NewEvent, Text};
+use crate::core::{Invalid, NewEvent, Text, limits};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 use utoipa::ToSchema;
 
 /// What became of one event: durable on a majority of the stream's replicas.
@@ -43,8 +46,31 @@ pub struct BatchAnswer {
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchRequest {
+    #[serde(deserialize_with = "bounded")]
     #[schema(min_items = 1, max_items = 1000)]
     pub events: Vec<BatchEvent>,
+}
+
+/// Reads an array, but keeps only one element more than a batch may have: the others are known to be too many.
+pub fn bounded<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    struct Bounded<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<T> {
+        type Value = Vec<T>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array of events")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+            let mut kept = Vec::new();
+            while kept.len() <= limits::BATCH_EVENTS_MAX
+                && let Some(element) = seq.next_element()?
+            {
+                kept.push(element);
+            }
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(kept)
+        }
+    }
+    from.deserialize_seq(Bounded(PhantomData))
 }
 
 /// One event of a batch: exactly one of `data` and `data_base64`.
@@ -53,11 +79,16 @@ pub struct BatchRequest {
 pub struct BatchEvent {
     /// Dot-separated tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1, max_length = 256, pattern = "^[^.*>\\s]+(\\.[^.*>\\s]+)*$", examples("orders.eu.created"))]
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[^.*>\\s\\x00-\\x1f\\x7f-\\x9f]+(\\.[^.*>\\s\\x00-\\x1f\\x7f-\\x9f]+){0,31}$",
+        examples("orders.eu.created")
+    )]
     pub subject: Option<String>,
     /// For deduplication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1, max_length = 256, examples("o-1001"))]
+    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$", examples("o-1001"))]
     pub id: Option<String>,
     /// Names are taken without regard to case, and kept in lower case.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -65,7 +96,7 @@ pub struct BatchEvent {
     pub headers: BTreeMap<String, String>,
     /// Default: `application/json` for `data`, none for `data_base64`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 256, examples("application/json"))]
+    #[schema(max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$", examples("application/json"))]
     pub content_type: Option<String>,
     /// Any JSON value. With a JSON content type the value is kept as it is written; with another, a string stands for its text.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "event::raw")]
@@ -73,13 +104,12 @@ pub struct BatchEvent {
     pub data: Option<Box<RawValue>>,
     /// Any bytes, in standard base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(content_encoding = "base64", examples("AAEC"))]
+    #[schema(content_encoding = "base64", pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$", examples("AAEC"))]
     pub data_base64: Option<String>,
 }
 
 /// User headers: token names, values without control characters.
 fn headers() -> utoipa::openapi::schema::Object {
-    use crate::core::limits;
     use utoipa::openapi::schema::{ObjectBuilder, Type};
     let value = ObjectBuilder::new()
         .schema_type(Type::String)

@@ -7,7 +7,7 @@ use super::{
     Gap, Node, Problem, Start, Timestamp,
     event::{Event, raw},
     page::put_events,
-    publish::BatchEvent,
+    publish::{BatchEvent, bounded},
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -108,6 +108,7 @@ pub struct Publish {
 #[serde(deny_unknown_fields)]
 pub struct PublishBatch {
     pub stream: String,
+    #[serde(deserialize_with = "bounded")]
     #[schema(min_items = 1, max_items = 1000)]
     pub events: Vec<BatchEvent>,
     /// Taken only if the stream's last seq is this.
@@ -257,7 +258,7 @@ pub mod close {
 
     pub const NORMAL: Close = Close { code: 1000, reason: "done" };
     pub const GOING_AWAY: Close = Close { code: 1001, reason: "the node is leaving: use another" };
-    pub const POLICY: Close = Close { code: 1008, reason: "only text frames are understood" };
+    pub const POLICY: Close = Close { code: 1008, reason: "too many frames were not commands" };
     pub const TOO_BIG: Close = Close { code: 1009, reason: "the message is too large" };
     pub const INTERNAL: Close = Close { code: 1011, reason: "the node failed" };
     pub const TRY_LATER: Close = Close { code: 1013, reason: "the node has too much to do" };

@@ -1,0 +1,132 @@
+//! WebSockets: what both forms have in common. [`single`] delivers one stream, [`many`] speaks the commands of `wire::socket`.
+//!
+//! - A socket has one writer; what waits for it is bounded in frames, and a frame in bytes.
+//! - A socket that takes no byte for too long is cut by the connection itself (`stall`), one that sends none is closed by [`Pulse`].
+
+pub mod many;
+pub mod single;
+
+use super::{
+    error::{Failure, Result},
+    state::App,
+};
+use crate::{
+    core::limits,
+    wire::{
+        Code,
+        socket::{Close, close},
+    },
+};
+use axum::{
+    Error,
+    extract::{
+        WebSocketUpgrade,
+        ws::{CloseFrame, Message, Utf8Bytes, WebSocket, rejection::WebSocketUpgradeRejection},
+    },
+    response::Response,
+};
+use bytes::Bytes;
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use std::{future::Future, time::Duration};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
+
+/// Every socket has these buffers, so they are small: thousands of sockets are mostly quiet.
+const READ_BUFFER_BYTES: usize = 8 * 1024;
+const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+/// One event of the largest size as an escaped JSON string, and some more.
+const WRITE_BYTES_MAX: usize = 8 * limits::EVENT_BYTES_MAX;
+/// How long a closing socket waits for its other end to agree.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// How long one step of a live reader waits; it begins the next at once.
+const STEP: Duration = Duration::from_secs(60);
+
+const _: () = assert!(WRITE_BYTES_MAX > 6 * limits::EVENT_BYTES_MAX + 2 * limits::PUSH_BYTES_MAX);
+
+/// The request's upgrade, with the bounds of every socket; `message_bytes_max` is what the client may send at once.
+fn bounded(
+    upgrade: std::result::Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    message_bytes_max: usize,
+) -> Result<WebSocketUpgrade> {
+    let upgrade = upgrade.map_err(|rejection| Failure::new(Code::UpgradeRequired, rejection.body_text()))?;
+    Ok(upgrade
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_write_buffer_size(WRITE_BYTES_MAX)
+        .max_message_size(message_bytes_max)
+        .max_frame_size(message_bytes_max))
+}
+
+/// Upgrades, and runs the socket as one of the connections that the server waits for.
+fn run<F>(app: &App, upgrade: WebSocketUpgrade, session: impl FnOnce(WebSocket) -> F + Send + 'static) -> Response
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (token, killing) = (app.tracker.token(), app.killing.clone());
+    upgrade.on_failed_upgrade(|error| tracing::debug!(%error, "an upgrade failed")).on_upgrade(move |socket| async move {
+        let _token = token;
+        killing.run_until_cancelled(session(socket)).await;
+    })
+}
+
+/// Pings, and notices when nothing comes back.
+struct Pulse {
+    ticks: Interval,
+    heard: Instant,
+}
+
+impl Pulse {
+    fn new() -> Pulse {
+        let mut ticks = interval(Duration::from_millis(limits::PING_EVERY_MS));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.reset();
+        Pulse { ticks, heard: Instant::now() }
+    }
+
+    /// Something came, whatever it was.
+    fn heard(&mut self) {
+        self.heard = Instant::now();
+    }
+
+    /// Waits for the time of the next ping; `false` when the other end has been silent for too long. Cancel safe.
+    async fn tick(&mut self) -> bool {
+        self.ticks.tick().await;
+        self.heard.elapsed() < Duration::from_millis(limits::SILENT_MS)
+    }
+}
+
+fn ping() -> Message {
+    Message::Ping(Bytes::new())
+}
+
+/// A text frame of bytes that hold JSON.
+fn text(json: Bytes) -> Message {
+    Message::Text(Utf8Bytes::try_from(json).expect("JSON is UTF-8"))
+}
+
+fn close_frame(close: Close) -> Message {
+    Message::Close(Some(CloseFrame { code: close.code, reason: close.reason.into() }))
+}
+
+/// Why a socket gave no message: its end, or one that is too large.
+fn why(error: Error) -> Option<Close> {
+    use tokio_tungstenite::tungstenite::Error as E;
+    match error.into_inner().downcast_ref::<E>() {
+        Some(E::Capacity(_)) => Some(close::TOO_BIG),
+        _ => None,
+    }
+}
+
+/// Says why, and waits a little for the other end to agree: a connection that is dropped at once may take the reason with it.
+async fn goodbye(
+    mut sink: impl Sink<Message, Error = Error> + Unpin,
+    mut source: impl Stream<Item = std::result::Result<Message, Error>> + Unpin,
+    close: Close,
+) {
+    let parting = async {
+        if sink.send(close_frame(close)).await.is_ok() {
+            while let Some(Ok(_)) = source.next().await {}
+        }
+    };
+    // Whoever does not answer is left.
+    let _ = timeout(CLOSE_WAIT, parting).await;
+}
