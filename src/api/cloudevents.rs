@@ -196,7 +196,7 @@ mod tests {
             (format!("{{{ok},\"Bad\":1}}"), "a-z"),
             (format!("{{{ok},\"ext\":[1]}}"), "ext"),
             (format!("{{{ok},\"data\":1,\"data_base64\":\"\"}}"), "not both"),
-            ("[]".into(), "object"),
+            ("[]".into(), "a map"),
             ("{".into(), "EOF"),
         ] {
             let detail = structured(bad.as_bytes()).unwrap_err().0.detail;
