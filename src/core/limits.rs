@@ -92,6 +92,20 @@ pub const SOCKET_MESSAGE_BYTES_MAX: usize = BODY_BYTES_MAX;
 /// Most credit that one subscription may hold, in events.
 pub const CREDIT_MAX: u64 = 1_000_000_000;
 
+// The client and the command line.
+
+/// Servers that one client keeps in mind: those it was given and those it was told of.
+pub const CLIENT_SERVERS_MAX: usize = 2 * NODES_MAX;
+/// Most bytes of one answer that the client takes: a page of events whose text needs escapes, at its worst.
+pub const CLIENT_ANSWER_BYTES_MAX: usize = 8 * CHUNK_BYTES_MAX;
+/// Longest log line that `evermesh dev` takes from a node; a longer one is left out.
+pub const LOG_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Log lines of the nodes that wait for `evermesh dev` to print them.
+pub const LOG_LINES_WAITING_MAX: usize = 1_024;
+/// Lines read ahead by `evermesh pub`.
+pub const LINES_AHEAD_MAX: usize = 2 * BATCH_EVENTS_MAX;
+const _: () = assert!(CLIENT_ANSWER_BYTES_MAX > 6 * CHUNK_BYTES_MAX);
+
 // Between peers (cluster::mesh).
 
 /// Most bytes of one message of the handshake, before the peer has proved that it knows the secret.
