@@ -10,6 +10,7 @@ use super::remote::{method, refusal};
 use super::{Inner, Node, placing, upkeep};
 use crate::cluster::mesh::{self, CallError, DownReason, Mesh, PeerState};
 use crate::cluster::{Failure, Group, Groups};
+use crate::core::NodeName;
 use crate::core::catalog::{Command, NodeRecord, NodeState};
 use crate::core::limits;
 use crate::store::Store;
@@ -173,7 +174,7 @@ async fn wake(store: &Store, config: &Config) -> Result<Identity, StartError> {
     let mut identity = match store.identity() {
         Some(bytes) => Identity::decode(bytes).map_err(|error| StartError(error.to_string()))?,
         None => {
-            let name = config.name.clone().ok_or_else(|| StartError("a new node needs a name".into()))?;
+            let name = config.name.clone().unwrap_or_else(|| default_name(&config.start));
             Identity { cluster: 0, node: 0, boot: 0, name, token: random(), peers: BTreeMap::new() }
         }
     };
@@ -188,6 +189,12 @@ async fn wake(store: &Store, config: &Config) -> Result<Identity, StartError> {
     identity.boot += 1;
     save(store, &identity).await?;
     Ok(identity)
+}
+
+/// `n1` for a founder; for a joiner one that no other node of the cluster has.
+fn default_name(start: &Start) -> NodeName {
+    let name = if *start == Start::Bootstrap { "n1".to_owned() } else { format!("n-{:08x}", random() as u32) };
+    NodeName::new(&name).expect("it is made of letters, digits and a hyphen")
 }
 
 async fn save(store: &Store, identity: &Identity) -> Result<(), StartError> {
