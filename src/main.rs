@@ -1,1 +1,5 @@
-fn main() {}
+//! The `evermesh` program: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    evermesh::cli::main()
+}

@@ -1,0 +1,117 @@
+//! What `evermesh dev` prints: one tidy line a node, what to type next, and then only what deserves attention.
+
+use super::{
+    child::describe,
+    lines::{Shown, Told, Weight, parse},
+    plan::Spec,
+};
+use crate::cli::logging::colours;
+use std::{path::Path, process::ExitStatus, time::Duration};
+use tokio::time::Instant;
+
+pub struct Screen {
+    coloured: bool,
+    told: Told,
+    /// How this program was called, for lines that a person can type.
+    program: String,
+}
+
+impl Screen {
+    pub fn new() -> Screen {
+        let program = std::env::args().next().unwrap_or_else(|| "evermesh".into());
+        Screen { coloured: colours(&std::io::stdout()), told: Told::default(), program }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.coloured { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn bold(&self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    fn dim(&self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    pub fn heading(&self, nodes: usize, data: &Path, ephemeral: bool) {
+        let kept = if ephemeral { " (removed at the end)" } else { "" };
+        let plural = if nodes == 1 { "" } else { "s" };
+        println!("{} {} · {nodes} node{plural} · data in {}{kept}\n", self.bold("evermesh"), env!("CARGO_PKG_VERSION"), data.display());
+    }
+
+    pub fn ready(&self, spec: &Spec, pid: u32, took: Duration) {
+        let about = self.dim(&format!("peers on {} · pid {pid} · {:.1} s", spec.peer_port, took.as_secs_f64()));
+        println!("  {}  {}  {}  {about}", self.bold(&spec.name), self.paint("32", "ready"), spec.url());
+    }
+
+    /// What to type next.
+    pub fn guide(&self, specs: &[Spec], victim: (&Spec, u32)) {
+        let at = |node: usize| specs[node % specs.len()].url();
+        let (program, first) = (&self.program, at(0));
+        println!("\nIn another terminal, publish through one node and read from another:\n");
+        println!("  curl -i {first}/v1/streams/orders/events -H 'Content-Type: application/json' -d '{{\"order\":1001}}'");
+        println!("  curl {}/v1/streams/orders/events", at(1));
+        println!("  curl -N -H 'Accept: text/event-stream' {}/v1/streams/orders/events", at(2));
+        println!("  {program} sub orders --server {}", at(1));
+        println!("  {program} cluster status --server {first}");
+        println!("\n  console  {first}/        API  {first}/docs");
+        if specs.len() > 1 {
+            println!("\nEnd a node, and see that nothing is lost:  kill -9 {}  {}", victim.1, self.dim(&format!("# {}", victim.0.name)));
+        }
+        println!("{}\n", self.dim("Ctrl-C stops all."));
+    }
+
+    /// A node's log line, if it deserves attention.
+    pub fn line(&mut self, node: &str, line: &str) {
+        let Some(shown) = parse(line) else { return };
+        if shown.weight != Weight::Raw && !self.told.is_new(&shown.text, Instant::now()) {
+            return;
+        }
+        println!("{}", self.tidy(node, &shown));
+    }
+
+    fn tidy(&self, node: &str, shown: &Shown) -> String {
+        let text = match shown.weight {
+            Weight::Event => shown.text.clone(),
+            Weight::Warning => format!("{} {}", self.paint("33", "warning:"), shown.text),
+            Weight::Error => format!("{} {}", self.paint("31", "error:"), shown.text),
+            Weight::Raw => self.dim(&shown.text),
+        };
+        format!("{:8}  {node}  {text}", shown.time)
+    }
+
+    pub fn ended(&self, spec: &Spec, how: Option<ExitStatus>) {
+        let end = self.paint("31", &format!("{} {}", spec.name, describe(how)));
+        println!("{end}; start it again with:  {}", spec.restart(&self.program));
+    }
+
+    pub fn late(&self, spec: &Spec, wait: Duration) {
+        println!("  {}  {}", self.bold(&spec.name), self.paint("33", &format!("not ready after {} s; still waiting", wait.as_secs())));
+    }
+
+    pub fn stopping(&self, nodes: usize) {
+        println!("\nstopping {nodes} node{} …  {}", if nodes == 1 { "" } else { "s" }, self.dim("(Ctrl-C again: at once)"));
+    }
+
+    pub fn stopped(&self, data: &Path, ephemeral: bool) {
+        match ephemeral {
+            true => println!("stopped; the data is removed"),
+            false => println!("stopped; `{} dev` goes on with what is in {}", self.program, data.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_its_time_and_node_first() {
+        let screen = Screen { coloured: false, told: Told::default(), program: "evermesh".into() };
+        let shown = Shown { weight: Weight::Warning, time: "10:15:30".into(), text: "disk is slow".into() };
+        assert_eq!(screen.tidy("n2", &shown), "10:15:30  n2  warning: disk is slow");
+        let raw = Shown { weight: Weight::Raw, time: String::new(), text: "panicked".into() };
+        assert_eq!(screen.tidy("n2", &raw), "          n2  panicked");
+    }
+}
