@@ -5,6 +5,7 @@ ACKS has a line "id status seconds body" for each acknowledged publish, the body
 
 import json
 import sys
+import urllib.error
 import urllib.request
 
 PAGE = 1000
@@ -55,4 +56,7 @@ def main(stream, acks, nodes):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
+    try:
+        sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
+    except urllib.error.URLError as error:
+        sys.exit(f"{getattr(error, 'url', 'a node')}: {error}")

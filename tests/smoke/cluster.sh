@@ -11,6 +11,7 @@ start_cluster() {
     (($#)) || set -- --ephemeral
     [[ -x $EVERMESH ]] || { say "$EVERMESH is not there: ./test build makes it"; return 1; }
     CLUSTER_LOG=$SMOKE/$name.log
+    : >"$CLUSTER_LOG"
     free_ports || { say "no free ports found"; return 1; }
     launch_cluster "$@"
 }

@@ -69,6 +69,7 @@ acknowledged_at_least() { (($(wc -l <"$1") >= $2)); }
 remember_command() {
     mapfile -d '' -t COMMAND <"/proc/$1/cmdline"
     mapfile -d '' -t ENVIRONMENT <"/proc/$1/environ"
+    DIRECTORY=$(readlink "/proc/$1/cwd")
     local kept=() i
     for ((i = 0; i < ${#COMMAND[@]}; i++)); do
         case ${COMMAND[i]} in
@@ -85,6 +86,6 @@ start_again() {
     say "starting it again: ${COMMAND[*]}"
     # The node's input stays open as long as this script lives: `dev` ends its nodes by closing it.
     exec {input}<> <(:)
-    env -i "${ENVIRONMENT[@]}" "${COMMAND[@]}" <&"$input" >>"$CLUSTER_LOG" 2>&1 &
+    env -i --chdir="$DIRECTORY" "${ENVIRONMENT[@]}" "${COMMAND[@]}" <&"$input" >>"$CLUSTER_LOG" 2>&1 &
     RUNNING[$!]=1
 }
