@@ -1,0 +1,3 @@
+//! The one integration binary: one link step, one module a surface.
+
+mod architecture;

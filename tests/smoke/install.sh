@@ -1,0 +1,36 @@
+# Installs what ./test lacks, and says what. Debian packages need root; the Python tools go into .venv, each checked by its hash.
+
+install_missing() {
+    command -v "$CARGO" >/dev/null || die "cargo is missing: install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or newer, with rustfmt and clippy"
+    local packages=()
+    command -v cc >/dev/null || packages+=(gcc libc6-dev)
+    command -v curl >/dev/null || packages+=(curl)
+    command -v node >/dev/null || packages+=(nodejs)
+    python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3 python3-venv)
+    install_packages "${packages[@]}"
+    install_python_tools
+}
+
+install_packages() {
+    (($#)) || return 0
+    if [[ $(id -u) != 0 ]]; then
+        die "missing: $*. As root: apt-get install $*"
+    fi
+    say "installing Debian packages: $*"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@"; } >"$SMOKE/apt.log" 2>&1 ||
+        { tail -n 20 "$SMOKE/apt.log"; die "apt-get could not install $*"; }
+}
+
+# The stamp holds the sums of the requirements, so that a changed pin installs again and an unchanged one costs nothing.
+install_python_tools() {
+    local files=(load-tests/requirements.txt tests/requirements.txt) sum file
+    sum=$(cat "${files[@]}" | sha256sum)
+    [[ -f $VENV/.installed && $(<"$VENV/.installed") == "$sum" ]] && return
+    say "installing into .venv: k6 (load tests) and schemathesis (the OpenAPI document against a running node)"
+    rm -rf "$VENV"
+    python3 -m venv "$VENV" || die "python3 could not make a virtual environment in .venv"
+    for file in "${files[@]}"; do
+        "$VENV/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$file" || die "pip could not install $file"
+    done
+    printf '%s\n' "$sum" >"$VENV/.installed"
+}

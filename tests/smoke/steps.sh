@@ -1,0 +1,66 @@
+# The steps of ./test, in the order they run. Each is a function step_NAME that fails when something is wrong.
+
+step_formatting() { "$CARGO" fmt --check; }
+
+step_clippy() { "$CARGO" clippy --locked --all-targets -- -D warnings; }
+
+step_tests() {
+    local log=$SMOKE/cargo-test.log rc=0
+    "$CARGO" test --locked 2>&1 | tee "$log" || rc=$?
+    # shellcheck disable=SC2046
+    count $(awk '/^test result:/ { gsub(/;/, ""); for (i = 1; i < NF; i++) { if ($(i+1) == "passed") p += $i; if ($(i+1) == "failed") f += $i } }
+        END { print p + 0, f + 0 }' "$log")
+    return "$rc"
+}
+
+# The browser client, with sockets that the tests hold in their hands.
+step_web() {
+    local log=$SMOKE/web.log rc=0
+    node --test --test-reporter=tap web/client/*.test.js >"$log" 2>&1 || rc=$?
+    grep -E '^ *not ok|^# (pass|fail) ' "$log"
+    count "$(awk '/^# pass /{n=$3} END{print n+0}' "$log")" "$(awk '/^# fail /{n=$3} END{print n+0}' "$log")"
+    ((rc == 0)) || cat "$log"
+    return "$rc"
+}
+
+step_build() { "$CARGO" build --locked --release --bin evermesh; }
+
+# Every curl line of the README's first minute, as it stands there, against this cluster's ports.
+step_readme() {
+    start_cluster readme || return
+    tests/smoke/readme.sh "${NODES[@]}"
+}
+
+# A cluster of its own: schemathesis creates, purges and deletes what it likes. The two calls that take a node away for good are
+# left to the tests that know what to expect afterwards.
+step_contract() {
+    start_cluster contract || return
+    schemathesis run "${NODES[0]}/openapi.json" --url "${NODES[0]}" --checks all --max-examples "${MAX_EXAMPLES:-20}" --seed 1 \
+        --request-timeout 30 --generation-database none --no-color --continue-on-failure \
+        --exclude-path-regex '/v1/cluster/nodes/' &&
+        tests/smoke/still-well.sh "${NODES[@]}"
+}
+
+step_load() {
+    start_cluster load || return
+    local IFS=,
+    env NODES="${NODES[*]}" load-tests/smoke
+}
+
+step_earthquakes() {
+    start_cluster earthquakes || return
+    tests/smoke/earthquakes.sh "${NODES[@]}"
+}
+
+step_leader_killed() {
+    start_cluster leader-killed && leader_killed
+}
+
+step_restart() {
+    local data rc=0
+    data=$(mktemp -d) || return
+    { start_cluster restart --data "$data" && restart_all "$data"; } || rc=$?
+    stop_cluster
+    rm -rf "$data"
+    return "$rc"
+}
