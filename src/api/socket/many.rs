@@ -396,7 +396,7 @@ impl Delivery {
             let events = self.allowance().await;
             match follow.step_on(events, STEP).await {
                 Step::Items(chunk) => self.push(chunk).await?,
-                Step::Idle => {}
+                Step::Idle | Step::Refused(_) => {}
                 // The session says goodbye in its turn.
                 Step::Leaving => std::future::pending().await,
                 Step::Failed(error) => return self.send(&Frame { sub: Some(self.sub), ..failed(None, error.into()) }).await,

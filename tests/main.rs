@@ -1,0 +1,4 @@
+//! The one integration binary: one link step, one module a surface.
+
+mod api;
+mod support;
