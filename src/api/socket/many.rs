@@ -241,7 +241,10 @@ impl Session {
             }
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) => return Ok(None),
         };
+        // An array is an object's fields in order to serde, and nothing of the kind to anybody else.
+        let object = text.trim_start().starts_with('{');
         match serde_json::from_str::<Command>(&text) {
+            Ok(_) if !object => self.unreadable(None, Failure::new(Code::MalformedBody, "a frame is one JSON object")).await,
             Ok(command) => {
                 self.unreadable = 0;
                 self.command(command).await?;
