@@ -1,3 +1,5 @@
 //! The one integration binary: one link step, one module a surface.
 
+mod api;
 mod architecture;
+mod support;

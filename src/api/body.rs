@@ -63,7 +63,7 @@ async fn collect(mut body: Body, max: usize, announced: Option<u64>) -> std::res
 /// A JSON body of a small request; an empty one is `T`'s default where `T` allows that.
 pub async fn json<T: DeserializeOwned>(app: &App, headers: &HeaderMap, body: Body, empty: Option<T>) -> Result<T> {
     let held = read(app, headers, body, limits::BODY_BYTES_MAX, Code::BodyTooLarge).await?;
-    if held.bytes.is_empty()
+    if matches!(held.bytes.trim_ascii(), b"" | b"null")
         && let Some(empty) = empty
     {
         return Ok(empty);

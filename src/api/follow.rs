@@ -20,6 +20,8 @@ pub enum Step {
     Items(Chunk),
     /// Nothing came in time.
     Idle,
+    /// The node could not answer now; the step has rested a little, and the next may do better.
+    Refused(Error),
     /// The node leaves, and it is this reader's turn to go.
     Leaving,
     /// The stream cannot be read any more.
@@ -81,7 +83,7 @@ async fn next(reader: &mut Reader, events: usize, wait: Duration) -> Step {
         Ok(chunk) => Step::Items(chunk),
         Err(error) if is_refusal(&error) && error != Error::Draining => {
             tokio::time::sleep(REST.min(wait)).await;
-            Step::Idle
+            Step::Refused(error)
         }
         Err(Error::Draining) => Step::Leaving,
         Err(error) => Step::Failed(error),

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     core::{StreamName, limits},
-    node::{Chunk, From, Item, Node},
+    node::{Chunk, Error, From, Item, Node},
     wire::{Gap, encode_gap_line},
 };
 use axum::body::Body;
@@ -27,7 +27,7 @@ pub async fn respond(app: &App, node: &Node, stream: &StreamName, wanted: Wanted
     };
     // The first step decides about the answer's status, and about where a stream without `wait` ends.
     let first = match follow.step(lines.take(), Duration::ZERO).await {
-        Step::Failed(error) => return Err(error.into()),
+        Step::Failed(error) | Step::Refused(error) => return Err(error.into()),
         Step::Items(chunk) => {
             lines.end_seq = wanted.wait.is_none().then_some(chunk.last_seq);
             lines.write(chunk)
@@ -70,12 +70,16 @@ impl Lines {
         }
         match follow.step(self.take(), self.wait).await {
             Step::Items(chunk) => Some(self.write(chunk)),
-            Step::Idle | Step::Leaving => None,
-            Step::Failed(error) => {
-                self.ended = true;
-                Some(Bytes::from(problem_line(error) + "\n"))
-            }
+            Step::Idle => None,
+            Step::Leaving => self.end_with(Error::Draining),
+            Step::Failed(error) | Step::Refused(error) => self.end_with(error),
         }
+    }
+
+    /// An end for a reason must not look like the stream's end: that would be a silent hole.
+    fn end_with(&mut self, error: Error) -> Option<Bytes> {
+        self.ended = true;
+        Some(Bytes::from(problem_line(error) + "\n"))
     }
 
     fn write(&mut self, chunk: Chunk) -> Bytes {

@@ -89,12 +89,12 @@ params! {
         #[param(required = false, nullable = false, min_length = 1, max_length = 256, pattern = "^[^.*>\\s\\x00-\\x1f\\x7f-\\x9f]+(\\.[^.*>\\s\\x00-\\x1f\\x7f-\\x9f]+){0,31}$", example = "orders.eu.created")]
         subject: Option<String>,
         /// How long to wait for the outcome, at most 1m.
-        #[param(required = false, nullable = false, schema_with = wait, example = "10s")]
+        #[param(required = false, nullable = false, pattern = "^(0|[0-9]{1,4}ms|[1-5][0-9]{4}ms|60000ms|[0-5]?[0-9]s|60s|[01]m)$", example = "10s")]
         timeout: Option<String>,
     }
     TimeoutQuery(Query) {
         /// How long to wait for the outcome, at most 1m.
-        #[param(required = false, nullable = false, schema_with = wait, example = "10s")]
+        #[param(required = false, nullable = false, pattern = "^(0|[0-9]{1,4}ms|[1-5][0-9]{4}ms|60000ms|[0-5]?[0-9]s|60s|[01]m)$", example = "10s")]
         timeout: Option<String>,
     }
     PublishHeaders(Header) {
@@ -116,7 +116,7 @@ params! {
     ReadQuery(Query) {
         /// Where to start: a seq, `earliest`, `latest` (the last event and on), `new` (only what comes) or an RFC 3339 time. Default:
         /// `earliest`, and `new` for SSE and for NDJSON with `wait`. A seq further on than the next event is a 404.
-        #[param(required = false, nullable = false, schema_with = start, example = "earliest")]
+        #[param(required = false, nullable = false, pattern = "^([1-9][0-9]{0,18}|earliest|latest|new|[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9]))$", example = "earliest")]
         from: Option<String>,
         /// Only events whose subject this filter takes: `*` stands for one token, `>` at the end for one or more.
         #[param(required = false, nullable = false, min_length = 1, max_length = 256, pattern = "^(([A-Za-z0-9_-]+|\\*)(\\.([A-Za-z0-9_-]+|\\*)){0,30}(\\.>)?|>)$", example = "orders.eu.>")]
@@ -125,19 +125,22 @@ params! {
         #[param(required = false, nullable = false, minimum = 1, maximum = 1000, default = 100)]
         limit: Option<u64>,
         /// How long to wait for a first event, at most 1m; an empty page comes only after it. NDJSON goes on until nothing came for so long.
-        #[param(required = false, nullable = false, schema_with = wait, example = "1s")]
+        #[param(required = false, nullable = false, pattern = "^(0|[0-9]{1,4}ms|[1-5][0-9]{4}ms|60000ms|[0-5]?[0-9]s|60s|[01]m)$", example = "1s")]
         wait: Option<String>,
     }
 }
 
-fn wait() -> utoipa::openapi::schema::Object {
-    ObjectBuilder::new().schema_type(Type::String).pattern(Some("^(0|[0-9]{1,4}ms|[0-5]?[0-9]s|[01]m)$")).build()
-}
+/// A body of any bytes, but not of none.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary, min_length = 1)]
+#[allow(dead_code, reason = "only the document needs it")]
+pub struct Blob(Vec<u8>);
 
-fn start() -> utoipa::openapi::schema::Object {
-    let time = "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])";
-    ObjectBuilder::new().schema_type(Type::String).pattern(Some(format!("^([1-9][0-9]{{0,18}}|earliest|latest|new|{time})$"))).build()
-}
+/// A body of any text, but not of none.
+#[derive(ToSchema)]
+#[schema(value_type = String, min_length = 1)]
+#[allow(dead_code, reason = "only the document needs it")]
+pub struct Words(String);
 
 /// What `POST …/events` answers: for one event, or for a batch of CloudEvents.
 #[derive(ToSchema)]

@@ -41,8 +41,8 @@ const USER: &str = "event-header-";
     post, path = "/v1/streams/{stream}/events", operation_id = "publishEvent", tag = "events", params(StreamPath, PublishQuery, PublishHeaders),
     request_body(description = "The event", content(
         (serde_json::Value = "application/json", example = json!({"order": 1001})),
-        (String = "text/plain", example = json!("hello")),
-        (Vec<u8> = "application/octet-stream"),
+        (inline(super::openapi::Words) = "text/plain", example = json!("hello")),
+        (inline(super::openapi::Blob) = "application/octet-stream"),
         (cloudevents::CloudEvent = "application/cloudevents+json"),
         (Vec<cloudevents::CloudEvent> = "application/cloudevents-batch+json"),
     )),

@@ -187,7 +187,7 @@ const ID: HeaderName = HeaderName::from_static("event-id");
 #[utoipa::path(
     get, path = "/v1/streams/{stream}/events/{seq}", operation_id = "getEvent", tag = "events", params(EventPath),
     responses(
-        (status = 200, description = "The event as it was published", content_type = "*/*", body = Vec<u8>, headers(
+        (status = 200, description = "The event as it was published", content_type = "*/*", body = serde_json::Value, headers(
             ("Event-Seq" = u64, description = "Its seq"),
             ("Event-Time" = String, description = "When it was taken, RFC 3339"),
             ("Event-Subject" = Option<String>, description = "Its subject, if it has one"),

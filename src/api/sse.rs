@@ -62,7 +62,7 @@ impl Messages {
                 self.left -= given as u64;
                 Some(write(&chunk))
             }
-            Step::Idle => Some(Bytes::from_static(b": still here\n\n")),
+            Step::Idle | Step::Refused(_) => Some(Bytes::from_static(b": still here\n\n")),
             Step::Leaving => None,
             Step::Failed(error) => {
                 self.ended = true;

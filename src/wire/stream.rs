@@ -225,7 +225,7 @@ pub struct Purge {
         nullable = false,
         min_length = 1,
         max_length = 256,
-        pattern = "^([^.*>\\s]+|\\*)(\\.([^.*>\\s]+|\\*))*(\\.>)?$|^>$",
+        pattern = "^(([^.*>\\s\\x00-\\x1f\\x7f-\\x9f]+|\\*)(\\.([^.*>\\s\\x00-\\x1f\\x7f-\\x9f]+|\\*)){0,30}(\\.>)?|>)$",
         examples("orders.eu.>")
     )]
     pub subject: Option<String>,

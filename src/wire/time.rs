@@ -31,10 +31,13 @@ impl fmt::Display for Timestamp {
 
 /// A span of time: numbers with the units `d`, `h`, `m`, `s`, `ms`, the largest first, as in `2m` or `1h30m`; milliseconds inside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ToSchema)]
-#[schema(value_type = String, pattern = "^(?=[0-9])([0-9]{1,6}d)?([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?([0-9]{1,9}ms)?$", examples("2m"))]
+#[schema(value_type = String, pattern = "^(0|(?=[0-9])([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?)$", examples("2m"))]
 pub struct Span(pub u64);
 
 const UNITS: [(&str, u64); 5] = [("d", 24 * 3600 * 1000), ("h", 3600 * 1000), ("m", 60 * 1000), ("s", 1000), ("ms", 1)];
+
+/// Digits of one number in a span, at most: nothing of it can overflow then.
+const NUMBER_DIGITS_MAX: usize = 9;
 
 impl Span {
     /// Reads a span. Each unit at most once, from the largest to the smallest; a bare number is refused, but for `0`.
@@ -45,6 +48,9 @@ impl Span {
         let (mut rest, mut ms, mut units) = (text, 0u64, &UNITS[..]);
         while !rest.is_empty() {
             let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            if digits > NUMBER_DIGITS_MAX {
+                return None;
+            }
             let number: u64 = rest[..digits].parse().ok()?;
             let unit_len = rest[digits..].bytes().take_while(u8::is_ascii_lowercase).count();
             let unit = &rest[digits..digits + unit_len];

@@ -241,7 +241,10 @@ impl Session {
             }
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) => return Ok(None),
         };
+        // An array is an object's fields in order to serde, and nothing of the kind to anybody else.
+        let object = text.trim_start().starts_with('{');
         match serde_json::from_str::<Command>(&text) {
+            Ok(_) if !object => self.unreadable(None, Failure::new(Code::MalformedBody, "a frame is one JSON object")).await,
             Ok(command) => {
                 self.unreadable = 0;
                 self.command(command).await?;
@@ -396,7 +399,7 @@ impl Delivery {
             let events = self.allowance().await;
             match follow.step_on(events, STEP).await {
                 Step::Items(chunk) => self.push(chunk).await?,
-                Step::Idle => {}
+                Step::Idle | Step::Refused(_) => {}
                 // The session says goodbye in its turn.
                 Step::Leaving => std::future::pending().await,
                 Step::Failed(error) => return self.send(&Frame { sub: Some(self.sub), ..failed(None, error.into()) }).await,

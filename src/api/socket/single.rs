@@ -61,7 +61,7 @@ async fn deliver(socket: WebSocket, mut follow: Follow) {
             },
             step = follow.step(limits::PUSH_EVENTS_MAX, STEP) => match step {
                 Step::Items(chunk) => if write(&mut sink, &chunk).await.is_err() { return },
-                Step::Idle => {}
+                Step::Idle | Step::Refused(_) => {}
                 Step::Leaving => break close::GOING_AWAY,
                 Step::Failed(error) => break reason(&error),
             },

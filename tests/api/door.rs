@@ -1,0 +1,76 @@
+//! What stands around the API: health, documents, pages, and what every answer has.
+
+use crate::support::{expect, get, request, soon};
+use evermesh::api;
+use reqwest::{Client, Method};
+use tokio::{net::TcpListener, sync::oneshot};
+
+#[tokio::test]
+async fn before_the_node_is_there_only_livez_answers() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(api::serve(listener, api::Slot::default(), api::Options::default(), async { stopped.await.unwrap() }));
+    let client = Client::new();
+    expect(client.get(format!("{url}/livez")), 200).await;
+    for path in ["/readyz", "/v1/cluster", "/v1/streams", "/metrics"] {
+        let answer = expect(client.get(format!("{url}{path}")), 503).await;
+        assert_eq!((answer.json["code"].as_str(), answer.header("retry-after")), (Some("starting"), "1"), "{path}");
+    }
+    stop.send(()).unwrap();
+    soon("the server's end", serving).await.unwrap().unwrap();
+    assert!(client.get(format!("{url}/livez")).send().await.is_err());
+}
+
+#[tokio::test]
+async fn health_and_cluster() {
+    expect(get("/readyz"), 200).await;
+    let cluster = expect(get("/v1/cluster"), 200).await.json;
+    let names: Vec<_> = cluster["nodes"].as_array().unwrap().iter().map(|node| node["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["n1", "n2", "n3"]);
+    assert_eq!(cluster["node"], "n1");
+    let metrics = expect(get("/metrics"), 200).await;
+    assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
+    assert!(!metrics.bytes.is_empty());
+}
+
+#[tokio::test]
+async fn documents_and_pages() {
+    let document = expect(get("/openapi.json"), 200).await;
+    assert_eq!(String::from_utf8(document.bytes).unwrap(), api::document());
+    for (path, kind) in [("/", "text/html"), ("/docs", "text/html"), ("/problems", "text/html"), ("/problems/no-leader", "text/html")] {
+        let page = expect(get(path), 200).await;
+        assert!(page.header("content-type").starts_with(kind), "{path}");
+        let text = String::from_utf8(page.bytes).unwrap();
+        assert!(!text.contains("https://") && !text.contains("//cdn"), "{path} needs an outside host");
+    }
+    for path in ["/docs/rapidoc-min.js", "/evermesh.js"] {
+        assert!(expect(get(path), 200).await.header("content-type").starts_with("text/javascript"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn every_answer_has_an_id_and_the_servers_name() {
+    let answer = expect(get("/livez"), 200).await;
+    assert!(answer.header("server").starts_with("evermesh/"));
+    assert_eq!(answer.header("x-request-id").len(), 16);
+    let own = expect(get("/v1/streams/none").header("X-Request-Id", "mine-1"), 404).await;
+    assert_eq!((own.header("x-request-id"), own.json["request_id"].as_str()), ("mine-1", Some("mine-1")));
+    let unfit = expect(get("/livez").header("X-Request-Id", "x".repeat(200)), 200).await;
+    assert_eq!(unfit.header("x-request-id").len(), 16);
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_may_call() {
+    let preflight = request(0, Method::OPTIONS, "/v1/streams/x/events")
+        .header("Origin", "http://elsewhere")
+        .header("Access-Control-Request-Method", "POST")
+        .header("Access-Control-Request-Headers", "event-id,content-type");
+    let answer = expect(preflight, 200).await;
+    assert_eq!(answer.header("access-control-allow-origin"), "*");
+    assert!(answer.header("access-control-allow-methods").contains("POST"));
+    assert!(answer.header("access-control-allow-headers").contains("event-id"));
+    let get = expect(get("/v1/streams/none").header("Origin", "http://elsewhere"), 404).await;
+    assert_eq!(get.header("access-control-allow-origin"), "*");
+    assert!(get.header("access-control-expose-headers").contains("event-seq"));
+}

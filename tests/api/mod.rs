@@ -1,0 +1,8 @@
+//! The public contract over HTTP, against three nodes.
+
+mod bad;
+mod door;
+mod publish;
+mod read;
+mod socket;
+mod streams;
