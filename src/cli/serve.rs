@@ -50,19 +50,22 @@ pub async fn run(args: Args) -> Result {
         tracing::warn!("{name} is no setting of Evermesh: ignored");
     }
     let mut stop = Stop::new(args.stop_at_stdin_end)?;
-    let found = secret::find(&settings.data, settings.secret_file.as_deref(), &settings.start)?;
-    found.notes.iter().for_each(|note| tracing::warn!("{note}"));
-    if args.config.is_none() {
-        remember(said, &settings.data)?;
-    }
     let listener = listen("--listen", &settings.listen).await?;
     let peer_listener = listen("--peer-listen", &settings.peer_listen).await?;
     let address = listener.local_addr().map_err(io("the API's address"))?;
     let peer_address = peer_listener.local_addr().map_err(io("the peer address"))?;
     check_exposed(address, settings.insecure)?;
+    let url = advertised_url(settings.advertise.as_deref(), address)?;
+    let peer_advertise = advertised_peer(settings.peer_advertise.as_deref(), peer_address)?;
+    // From here on the settings can be, so that nothing is left behind in the data folder by those that can't.
+    let found = secret::find(&settings.data, settings.secret_file.as_deref(), &settings.start)?;
+    found.notes.iter().for_each(|note| tracing::warn!("{note}"));
+    if args.config.is_none() {
+        remember(said, &settings.data)?;
+    }
     let config = Config {
-        url: advertised_url(settings.advertise.as_deref(), address)?,
-        peer_advertise: advertised_peer(settings.peer_advertise.as_deref(), peer_address)?,
+        url,
+        peer_advertise,
         data: settings.data,
         name: settings.name,
         peer_listener,

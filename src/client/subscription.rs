@@ -125,7 +125,10 @@ impl Subscription {
         if is_final(&error) {
             return Err(error);
         }
-        self.broke = Some(error.to_string());
+        self.broke = Some(match error {
+            Error::Lost { server, why } => format!("{server} is gone ({why})"),
+            other => other.to_string(),
+        });
         Ok(())
     }
 
@@ -218,8 +221,8 @@ impl Subscription {
         if let Some(events) = frame.events {
             self.take_events(events);
         }
-        if let Some(goaway) = frame.goaway {
-            return Err(Error::Lost { server: self.client.server(), why: format!("it leaves within {} ms", goaway.reconnect_within_ms) });
+        if frame.goaway.is_some() {
+            return Err(Error::Lost { server: self.client.server(), why: "it is leaving".into() });
         }
         Ok(())
     }

@@ -66,6 +66,8 @@ pub fn start(spec: &Spec, node: usize, news: &mpsc::Sender<News>, stops: &Stops)
 
 /// Waits for the child's end, or brings it about; then lets its last lines out before its end is told.
 async fn attend(mut child: Child, pid: u32, node: usize, readers: [JoinHandle<()>; 2], news: mpsc::Sender<News>, stops: Stops) {
+    // `wait` closes a stdin that the child still holds, and this one says that we live.
+    let _stdin = child.stdin.take();
     let how = tokio::select! {
         how = child.wait() => how,
         () = stops.gently.cancelled() => stop(&mut child, pid, &stops).await,

@@ -176,6 +176,7 @@ impl Dev {
                 let place = &mut self.places[node];
                 place.running = None;
                 if !self.stops.gently.is_cancelled() {
+                    self.screen.release();
                     self.screen.ended(&place.spec, how);
                 }
                 // Without its founder, a cluster that never was has nothing to join.
@@ -200,7 +201,10 @@ impl Dev {
         }
     }
 
-    fn mention_late(&self) {
+    fn mention_late(&mut self) {
+        if !self.guided {
+            self.screen.release();
+        }
         for place in self.places.iter().filter(|place| !place.ready && place.running.is_some()) {
             self.screen.late(&place.spec, self.began.elapsed());
         }

@@ -9,9 +9,14 @@ use crate::cli::logging::colours;
 use std::{path::Path, process::ExitStatus, time::Duration};
 use tokio::time::Instant;
 
+/// Lines held back while the nodes start, at most.
+const HELD_MAX: usize = 256;
+
 pub struct Screen {
     coloured: bool,
     told: Told,
+    /// While the nodes find each other they warn of what is over in a moment: shown only should the start go wrong. `None`: it is over.
+    held: Option<Vec<String>>,
     /// How this program was called, for lines that a person can type.
     program: String,
 }
@@ -19,7 +24,7 @@ pub struct Screen {
 impl Screen {
     pub fn new() -> Screen {
         let program = std::env::args().next().unwrap_or_else(|| "evermesh".into());
-        Screen { coloured: colours(&std::io::stdout()), told: Told::default(), program }
+        Screen { coloured: colours(&std::io::stdout()), told: Told::default(), held: Some(Vec::new()), program }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -45,8 +50,9 @@ impl Screen {
         println!("  {}  {}  {}  {about}", self.bold(&spec.name), self.paint("32", "ready"), spec.url());
     }
 
-    /// What to type next.
-    pub fn guide(&self, specs: &[Spec], victim: (&Spec, u32)) {
+    /// What to type next. The start went well, so what was held back is of no interest.
+    pub fn guide(&mut self, specs: &[Spec], victim: (&Spec, u32)) {
+        self.held = None;
         let at = |node: usize| specs[node % specs.len()].url();
         let (program, first) = (&self.program, at(0));
         println!("\nIn another terminal, publish through one node and read from another:\n");
@@ -68,7 +74,16 @@ impl Screen {
         if shown.weight != Weight::Raw && !self.told.is_new(&shown.text, Instant::now()) {
             return;
         }
-        println!("{}", self.tidy(node, &shown));
+        let text = self.tidy(node, &shown);
+        match &mut self.held {
+            Some(held) if held.len() < HELD_MAX && matches!(shown.weight, Weight::Event | Weight::Warning) => held.push(text),
+            _ => println!("{text}"),
+        }
+    }
+
+    /// Shows what was held back: the start is not going well.
+    pub fn release(&mut self) {
+        self.held.take().into_iter().flatten().for_each(|line| println!("{line}"));
     }
 
     fn tidy(&self, node: &str, shown: &Shown) -> String {
@@ -108,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_line_has_its_time_and_node_first() {
-        let screen = Screen { coloured: false, told: Told::default(), program: "evermesh".into() };
+        let screen = Screen { coloured: false, told: Told::default(), held: None, program: "evermesh".into() };
         let shown = Shown { weight: Weight::Warning, time: "10:15:30".into(), text: "disk is slow".into() };
         assert_eq!(screen.tidy("n2", &shown), "10:15:30  n2  warning: disk is slow");
         let raw = Shown { weight: Weight::Raw, time: String::new(), text: "panicked".into() };
