@@ -345,7 +345,7 @@ mod tests {
         assert_eq!(hex(&encode_payload(&EntryPayload::Membership(membership()))), "0102020201020202ac02030102ac02");
         let entries = vec![Entry { log_id: id(3, 1, 8), payload: EntryPayload::Normal(Payload(Bytes::from_static(b"x"))) }];
         let append = AppendRequest { vote, prev_log_id: Some(id(2, 1, 7)), entries, leader_commit: None };
-        assert_eq!(hex(&encode_append(9, &append)), "0109ac02020101020107000103010801" .to_owned() + "0178");
+        assert_eq!(hex(&encode_append(9, &append)), "0109ac02020101020107000103010801".to_owned() + "0178");
         assert_eq!(hex(&encode_append_response(&AppendResponse::PartialSuccess(None))), "010100");
         let ask = VoteRequest { vote, last_log_id: Some(id(2, 1, 7)), leadership_transfer: true };
         assert_eq!(hex(&encode_vote_request(9, &ask)), "0109ac0202010102010701");
@@ -355,13 +355,16 @@ mod tests {
 
     #[test]
     fn everything_comes_back() {
-        for payload in [EntryPayload::Blank, EntryPayload::Membership(membership()), EntryPayload::Normal(Payload(Bytes::from_static(b"x")))] {
+        for payload in
+            [EntryPayload::Blank, EntryPayload::Membership(membership()), EntryPayload::Normal(Payload(Bytes::from_static(b"x")))]
+        {
             assert_eq!(decode_payload(encode_payload(&payload)).unwrap(), payload);
         }
         let vote = Vote { leader_id: LeaderId { term: 7, node_id: 1 }, committed: false };
         assert_eq!(decode_vote(encode_vote(&vote)).unwrap(), vote);
         let meta = SnapshotMeta { last_log_id: Some(id(1, 2, 3)), last_membership: StoredMembership::new(Some(id(1, 1, 0)), membership()) };
-        let (group, back, got, state) = decode_install(encode_install(4, &vote, &encode_snapshot(&meta, &Bytes::from_static(b"s")))).unwrap();
+        let (group, back, got, state) =
+            decode_install(encode_install(4, &vote, &encode_snapshot(&meta, &Bytes::from_static(b"s")))).unwrap();
         assert_eq!((group, back, got, state), (4, vote, meta, Bytes::from_static(b"s")));
     }
 

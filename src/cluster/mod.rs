@@ -13,6 +13,9 @@ pub mod mesh;
 mod network;
 mod types;
 
+#[cfg(test)]
+mod tests;
+
 pub use group::{Commands, Failure, Group, Leadership, NotProposed, Progress, Timers};
 pub use groups::{Groups, refusal};
 pub use machine::{Fold, Folded};

@@ -2,9 +2,7 @@
 
 use super::encoding;
 use super::mesh::{CallError, Lane, Mesh, PendingReply};
-use super::types::{
-    AppendRequest, AppendResponse, LogId, Snapshot, TransferRequest, TypeConfig, Vote, VoteRequest, VoteResponse,
-};
+use super::types::{AppendRequest, AppendResponse, LogId, Snapshot, TransferRequest, TypeConfig, Vote, VoteRequest, VoteResponse};
 use crate::core::codec::Corrupt;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::FuturesOrdered};
@@ -215,7 +213,11 @@ impl RaftNetworkV2<TypeConfig> for Link {
         }
     }
 
-    async fn transfer_leader(&mut self, request: TransferRequest, option: RPCOption) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+    async fn transfer_leader(
+        &mut self,
+        request: TransferRequest,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
         let body = encoding::encode_transfer(self.group, &request);
         self.call(Lane::Consensus, method::TRANSFER_LEADER, body, option.hard_ttl()).await?;
         Ok(Ok(()))

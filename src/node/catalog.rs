@@ -1,8 +1,8 @@
 //! Changing the catalog from any node, and being sure to see its newest state.
 
+use super::Inner;
 use super::error::{Error, Result};
 use super::remote::{self, method};
-use super::Inner;
 use crate::cluster::mesh::Lane;
 use crate::cluster::{Group, Response};
 use crate::core::catalog::{Command, Outcome, Reject};

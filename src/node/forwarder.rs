@@ -4,12 +4,12 @@
 //! broke) it is sent again, under the same counter, to the next leader: the stream's machine knows the counters that it has seen. While
 //! nobody leads, requests wait here, bounded in number and bytes and by their deadlines.
 
+use super::Inner;
 use super::error::{Error, Result};
 use super::proposer::{Failure, Sink};
 use super::remote::{self, Forward, method, refusal};
 use super::stream::Stream;
 use super::types::Published;
-use super::Inner;
 use crate::cluster::Leadership;
 use crate::cluster::mesh::{CallError, Lane, code};
 use crate::core::batch::{Origin, RequestHead, encode_request};
@@ -306,7 +306,9 @@ fn failure(error: CallError) -> Failure {
 
 fn published(outcome: Outcome) -> Result<Published> {
     match outcome {
-        Outcome::Published { first_seq, last_seq, count, duplicates, time } => Ok(Published { first_seq, last_seq, count, duplicates, time }),
+        Outcome::Published { first_seq, last_seq, count, duplicates, time } => {
+            Ok(Published { first_seq, last_seq, count, duplicates, time })
+        }
         Outcome::Rejected(reject) => Err(rejected(reject)),
         Outcome::Trimmed { .. } => Err(Error::Internal("a publish was answered as a trim".into())),
     }

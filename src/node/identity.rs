@@ -1,7 +1,7 @@
 //! Who this node is, as its data directory remembers it, and the bytes of it. A wiped directory is a new node.
 
-use crate::core::codec::{Corrupt, Reader, Writer};
 use crate::core::NodeName;
+use crate::core::codec::{Corrupt, Reader, Writer};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -123,4 +123,3 @@ impl Joined {
         Ok(Joined { cluster, node, peers })
     }
 }
-

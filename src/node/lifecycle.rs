@@ -226,7 +226,9 @@ async fn join(mesh: &Mesh, seeds: &[String], identity: &Identity, url: &str, pee
                 Err(error) => error,
             };
             match &error {
-                CallError::Refused { code: refusal::REJECTED, message } => return Err(StartError(format!("{seed} refused the join: {message}"))),
+                CallError::Refused { code: refusal::REJECTED, message } => {
+                    return Err(StartError(format!("{seed} refused the join: {message}")));
+                }
                 CallError::NotSent(mesh::NotSent::Unreachable(DownReason::Rejected(why))) => {
                     return Err(StartError(format!("{seed} refused the join: {why}")));
                 }
@@ -295,7 +297,8 @@ async fn follow_nodes(node: Arc<Inner>) {
 }
 
 async fn remember_peers(node: &Inner, members: &[NodeRecord]) {
-    let peers: BTreeMap<u64, String> = members.iter().filter(|member| member.id != node.id).map(|member| (member.id, member.peer.clone())).collect();
+    let peers: BTreeMap<u64, String> =
+        members.iter().filter(|member| member.id != node.id).map(|member| (member.id, member.peer.clone())).collect();
     let identity = {
         let mut identity = node.identity.lock().expect("nobody panics while holding it");
         if identity.peers == peers {

@@ -31,8 +31,8 @@ mod upkeep;
 #[cfg(test)]
 mod tests;
 
-pub use crate::core::catalog::NodeState;
 pub use crate::cluster::{Timers, mesh::Secret};
+pub use crate::core::catalog::NodeState;
 pub use config::{Config, Start};
 pub use error::{Error, Result};
 pub use lifecycle::StartError;

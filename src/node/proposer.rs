@@ -122,7 +122,12 @@ pub struct Proposer {
 
 impl Proposer {
     /// The proposer lives until its last handle is dropped.
-    pub fn start(runtime: &tokio::runtime::Handle, stream: &Arc<Stream>, group: Group, state: watch::Receiver<crate::core::machine::State>) -> Proposer {
+    pub fn start(
+        runtime: &tokio::runtime::Handle,
+        stream: &Arc<Stream>,
+        group: Group,
+        state: watch::Receiver<crate::core::machine::State>,
+    ) -> Proposer {
         let (calls, waiting) = mpsc::channel(CALLS_WAITING);
         let gates = Arc::new(Gates::default());
         let task = Task { stream: Arc::downgrade(stream), leadership: group.leadership(), group, waiting, gates: gates.clone(), state };

@@ -259,7 +259,8 @@ async fn streams_are_spread_and_evened_out_when_nodes_join() {
     assert_eq!(info.replicas.len(), 5);
     // A node without a replica takes and gives events too.
     let stream = name("s0");
-    let outsider = cluster.nodes.iter().find(|node| !cluster.nodes[0].inner.directory.stream(&stream).unwrap().placement.contains(&node.inner.id));
+    let outsider =
+        cluster.nodes.iter().find(|node| !cluster.nodes[0].inner.directory.stream(&stream).unwrap().placement.contains(&node.inner.id));
     let outsider = outsider.unwrap();
     assert_eq!(outsider.publish(&stream, publish(vec![event("a", None, "x")])).await.unwrap().first_seq, 1);
     assert_eq!(outsider.get_event(&stream, 1).await.unwrap().event.seq, 1);

@@ -54,7 +54,10 @@ pub struct Delivery {
 pub enum Item {
     Event(Arc<Delivery>),
     /// Retention or a purge removed these seqs (inclusive) before the reader came by.
-    Gap { from: u64, to: u64 },
+    Gap {
+        from: u64,
+        to: u64,
+    },
 }
 
 /// One step of a reader.
