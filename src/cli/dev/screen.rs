@@ -15,7 +15,8 @@ const HELD_MAX: usize = 256;
 pub struct Screen {
     coloured: bool,
     told: Told,
-    /// While the nodes find each other they warn of what is over in a moment: shown only should the start go wrong. `None`: it is over.
+    /// While the nodes find each other they warn of what is over in a moment: shown only should the start go wrong. And while
+    /// they stop they miss each other: not shown at all. `None` in between.
     held: Option<Vec<String>>,
     /// How this program was called, for lines that a person can type.
     program: String,
@@ -76,7 +77,11 @@ impl Screen {
         }
         let text = self.tidy(node, &shown);
         match &mut self.held {
-            Some(held) if held.len() < HELD_MAX && matches!(shown.weight, Weight::Event | Weight::Warning) => held.push(text),
+            Some(held) if matches!(shown.weight, Weight::Event | Weight::Warning) => {
+                if held.len() < HELD_MAX {
+                    held.push(text);
+                }
+            }
             _ => println!("{text}"),
         }
     }
@@ -105,7 +110,9 @@ impl Screen {
         println!("  {}  {}", self.bold(&spec.name), self.paint("33", &format!("not ready after {} s; still waiting", wait.as_secs())));
     }
 
-    pub fn stopping(&self, nodes: usize) {
+    /// From now on nodes that miss each other are no news.
+    pub fn stopping(&mut self, nodes: usize) {
+        self.held = Some(Vec::new());
         println!("\nstopping {nodes} node{} …  {}", if nodes == 1 { "" } else { "s" }, self.dim("(Ctrl-C again: at once)"));
     }
 

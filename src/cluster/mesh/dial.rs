@@ -220,7 +220,11 @@ fn publish_down(mesh: &Inner, link: &Link, reason: DownReason) {
             PeerState::Down { since, .. } => *since,
             PeerState::Connected { .. } => Instant::now(),
         };
-        tracing::warn!(node = link.node, address = link.address, %reason, "peer down");
+        match reason {
+            // A wrong secret or another cluster does not pass by itself. That a node is gone, the room above tells once.
+            DownReason::Rejected(_) => tracing::warn!(node = link.node, address = link.address, %reason, "peer down"),
+            _ => tracing::info!(node = link.node, address = link.address, %reason, "peer down"),
+        }
         *state = PeerState::Down { since, reason };
         true
     });
