@@ -107,8 +107,7 @@ impl Inner {
             return self.reconfigure(&record, patch).await;
         }
         let settings = patch.apply(Settings::with_replicas(self.default_replicas()))?;
-        let placement = placement::place(&self.directory.read(), &self.alive(), settings.replicas);
-        let placement = placement.ok_or_else(|| self.too_few_nodes(settings.replicas))?;
+        let placement = self.place(settings.replicas).ok_or_else(|| self.too_few_nodes(settings.replicas))?;
         let create = Command::CreateStream { name: name.clone(), settings, placement, time: now() };
         match self.change_catalog(&create).await? {
             Outcome::StreamCreated { .. } => Ok(Put::Created),
@@ -119,6 +118,20 @@ impl Inner {
             Outcome::Rejected(reject) => Err(rejected(reject, name.as_str())),
             other => Err(Error::Internal(format!("creating a stream was answered with {other:?}"))),
         }
+    }
+
+    /// The nodes for a new stream: reachable ones where there are enough, else with a minority that is down for the moment.
+    fn place(&self, replicas: u8) -> Option<Vec<u64>> {
+        let (catalog, alive) = (self.directory.read(), self.alive());
+        if let Some(placement) = placement::place(&catalog, &alive, replicas) {
+            return Some(placement);
+        }
+        let everybody: BTreeSet<u64> = catalog.nodes.keys().copied().collect();
+        let mut placement = placement::place(&catalog, &everybody, replicas)?;
+        let up = placement.iter().filter(|id| alive.contains(id)).count();
+        // Who is up leads.
+        placement.sort_by_key(|id| !alive.contains(id));
+        (up > usize::from(replicas) / 2).then_some(placement)
     }
 
     async fn reconfigure(&self, record: &StreamRecord, patch: &SettingsPatch) -> Result<Put> {

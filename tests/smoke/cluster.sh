@@ -69,16 +69,11 @@ free_ports() {
 
 port_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# node_pid URL: the process of the node that listens there, among the children of the cluster's process.
+# node_pid URL: the process of the node that listens there, as the cluster's first lines told it.
 node_pid() {
-    local address=${1#http://} pid
-    for pid in $(cat "/proc/$CLUSTER_PID/task/"*/children); do
-        if tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qF -- "$address" || tr '\0' '\n' <"/proc/$pid/environ" | grep -qF -- "$address"; then
-            echo "$pid"
-            return
-        fi
-    done
-    return 1
+    local pid
+    pid=$(sed -n "s|.* $1 .*pid \([0-9]*\).*|\1|p" "$CLUSTER_LOG" | tail -n 1)
+    [[ -n $pid ]] && echo "$pid"
 }
 
 node_pids() { cat "/proc/$CLUSTER_PID/task/"*/children; }
