@@ -23,6 +23,9 @@ use utoipa::ToSchema;
 pub const STRUCTURED: &str = "application/cloudevents+json";
 pub const BATCH: &str = "application/cloudevents-batch+json";
 
+/// Where a CloudEvent's own id is kept when the event has another.
+pub const ID: &str = "ce-id";
+
 const SPEC_VERSION: HeaderName = HeaderName::from_static("ce-specversion");
 /// The attributes that every CloudEvent has.
 const REQUIRED: [&str; 4] = ["specversion", "id", "source", "type"];
@@ -46,7 +49,7 @@ pub struct CloudEvent {
         pattern = "^[^.*>\\s\\x00-\\x1f\\x7f-\\x9f]+(\\.[^.*>\\s\\x00-\\x1f\\x7f-\\x9f]+){0,31}$"
     )]
     type_: String,
-    #[schema(required = false, nullable = false, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
+    #[schema(required = false, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     datacontenttype: Option<String>,
     #[schema(required = false, value_type = Value)]
     data: serde_json::Value,
@@ -113,7 +116,8 @@ pub fn batch(bytes: &[u8]) -> Result<Vec<NewEvent>> {
 
 fn event(Incoming(mut fields): Incoming) -> Result<NewEvent> {
     let data = fields.remove("data");
-    let data_base64 = fields.remove("data_base64").map(|raw| scalar("data_base64", &raw)).transpose()?.flatten();
+    let data_base64 = fields.remove("data_base64").map(|raw| serde_json::from_str(raw.get())).transpose();
+    let data_base64 = data_base64.map_err(|_| invalid("data_base64 is a string".into()))?;
     let mut attributes = BTreeMap::new();
     for (name, raw) in fields {
         if let Some(value) = scalar(&name, &raw)? {

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     core::{Invalid, NodeName, StreamName},
     node::{self, Node},
-    wire::Code,
+    wire::{Code, number},
 };
 use axum::{
     extract::{FromRequestParts, RawPathParams},
@@ -55,7 +55,7 @@ impl FromRequestParts<App> for Seq {
         let text = path_param(parts, app, "seq").await?;
         let digits = text.bytes().all(|b| b.is_ascii_digit());
         match text.parse() {
-            Ok(seq) if seq > 0 && digits => Ok(Seq(seq)),
+            Ok(seq) if (1..=number::MAX).contains(&seq) && digits => Ok(Seq(seq)),
             _ => Err(Failure::new(Code::InvalidParameter, format!("{text:?} is not a seq: seqs are the numbers from 1"))),
         }
     }
@@ -89,7 +89,7 @@ pub fn header_text(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Stri
 pub fn header_number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>> {
     let Some(text) = header_text(headers, name)? else { return Ok(None) };
     match text.parse() {
-        Ok(number) if text.bytes().all(|b| b.is_ascii_digit()) => Ok(Some(number)),
+        Ok(number) if number <= number::MAX && text.bytes().all(|b| b.is_ascii_digit()) => Ok(Some(number)),
         _ => Err(bad_header(name, &format!("{text:?} is not a whole number"))),
     }
 }

@@ -5,6 +5,7 @@
 
 use super::router;
 use crate::wire::{BatchAnswer, Code, Problem, PublishAnswer};
+use serde_json::json;
 use std::collections::BTreeMap;
 use utoipa::{
     IntoParams, IntoResponses, OpenApi, ToSchema,
@@ -40,7 +41,12 @@ pub fn base() -> utoipa::openapi::OpenApi {
 /// The whole document, as it is checked in under `openapi/` and served at `/openapi.json`.
 pub fn document() -> String {
     let document = router::documented().to_openapi();
-    serde_json::to_string_pretty(&document).expect("a document has only fields that JSON can hold") + "\n"
+    let mut document = serde_json::to_value(&document).expect("a document has only fields that JSON can hold");
+    // The builders have no word for these two.
+    let schemas = &mut document["components"]["schemas"];
+    schemas["BatchEvent"]["oneOf"] = json!([{ "required": ["data"] }, { "required": ["data_base64"] }]);
+    schemas["CloudEvent"]["not"] = json!({ "required": ["data", "data_base64"] });
+    format!("{document:#}\n")
 }
 
 /// Declares parameters for the document; the handlers read them by name.
@@ -65,7 +71,7 @@ params! {
         #[param(min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*$", example = "orders")]
         stream: String,
         /// The event's seq.
-        #[param(minimum = 1, maximum = 18446744073709551615u64, example = 1)]
+        #[param(minimum = 1, maximum = 9223372036854775807u64, example = 1)]
         seq: u64,
     }
     NodePath(Path) {
@@ -85,7 +91,7 @@ params! {
         after: Option<String>,
     }
     PublishQuery(Query) {
-        /// The event's subject; the header `Event-Subject` says the same.
+        /// The event's subject; the header `Event-Subject` says the same, and the parameter wins.
         #[param(required = false, nullable = false, min_length = 1, max_length = 256, pattern = "^[^.*>\\s\\x00-\\x1f\\x7f-\\x9f]+(\\.[^.*>\\s\\x00-\\x1f\\x7f-\\x9f]+){0,31}$", example = "orders.eu.created")]
         subject: Option<String>,
         /// How long to wait for the outcome, at most 1m.
@@ -105,12 +111,12 @@ params! {
         #[param(rename = "Event-Id", required = false, nullable = false, min_length = 1, max_length = 256, pattern = "^[!-~]+$", example = "o-1001")]
         id: Option<String>,
         /// The event is taken only if this is the stream's last seq; 0: if the stream is empty.
-        #[param(rename = "Expected-Last-Seq", required = false, nullable = false, minimum = 0)]
+        #[param(rename = "Expected-Last-Seq", required = false, nullable = false, minimum = 0, maximum = 9223372036854775807u64)]
         expected: Option<u64>,
     }
     PublishBatchHeaders(Header) {
         /// The batch is taken only if this is the stream's last seq; 0: if the stream is empty.
-        #[param(rename = "Expected-Last-Seq", required = false, nullable = false, minimum = 0)]
+        #[param(rename = "Expected-Last-Seq", required = false, nullable = false, minimum = 0, maximum = 9223372036854775807u64)]
         expected: Option<u64>,
     }
     ReadQuery(Query) {

@@ -87,12 +87,13 @@ pub async fn publish_event(
 
 /// Publish a batch
 ///
-/// Up to 1,000 events or 1 MiB of data, all or none, as one JSON object or as NDJSON with one event a line.
+/// Up to 1,000 events or 1 MiB of data, all or none, as one JSON object or as NDJSON: there, each event of the array that this document
+/// shows is a line.
 #[utoipa::path(
     post, path = "/v1/streams/{stream}/batch", operation_id = "publishBatch", tag = "events", params(StreamPath, TimeoutQuery, PublishBatchHeaders),
     request_body(description = "The events", content(
         (BatchRequest = "application/json", example = json!({"events": [{"subject": "orders.eu.created", "id": "o-1001", "data": {"order": 1001}}, {"content_type": "text/plain", "data": "hello"}]})),
-        (String = "application/x-ndjson", example = json!("{\"subject\":\"orders.eu.created\",\"id\":\"o-1001\",\"data\":{\"order\":1001}}\n{\"data\":{\"order\":1002}}\n")),
+        (Vec<BatchEvent> = "application/x-ndjson", example = json!([{"subject": "orders.eu.created", "id": "o-1001", "data": {"order": 1001}}, {"data": {"order": 1002}}])),
         (Vec<cloudevents::CloudEvent> = "application/cloudevents-batch+json"),
     )),
     responses(
@@ -180,20 +181,18 @@ async fn plain(app: &App, headers: &HeaderMap, subject: Option<String>, body: Bo
 
 /// Puts in what the request says beside the event itself, and checks the whole; `code` is for what the event itself says wrong.
 fn with_given(mut event: NewEvent, headers: &HeaderMap, subject: Option<String>, code: Code) -> Result<NewEvent> {
-    let subject = match (subject, header_text(headers, &SUBJECT)?) {
-        (Some(a), Some(b)) if a != b => return Err(bad_header(&SUBJECT, "the parameter subject says otherwise")),
-        (a, b) => a.or(b),
-    };
-    if let Some(subject) = subject {
+    if let Some(subject) = subject.or(header_text(headers, &SUBJECT)?) {
         event.subject = Some(subject.into());
     }
     if let Some(subject) = &event.subject {
         name::check_subject(subject).map_err(|error| Failure::new(Code::InvalidSubject, error.0))?;
     }
-    match (header_text(headers, &ID)?, &event.id) {
-        (Some(given), Some(own)) if *given != **own => return Err(bad_header(&ID, "the CloudEvent has another id")),
-        (Some(given), _) => event.id = Some(given.into()),
-        (None, _) => {}
+    if let Some(id) = header_text(headers, &ID)? {
+        // A CloudEvent keeps the id that it has of its own.
+        if let Some(own) = event.id.take().filter(|own| **own != *id) {
+            event.headers.push((Text::from(cloudevents::ID), own));
+        }
+        event.id = Some(id.into());
     }
     user_headers(headers, &mut event)?;
     event.check().map_err(|error| Failure::new(code, error.0))?;

@@ -1,6 +1,7 @@
 //! Reading: pages of JSON, one event with its own bytes, and the choice among the forms.
 
 use super::{
+    cloudevents,
     error::{Failure, Result},
     extract::{Ready, Seq, Stream},
     follow, ndjson,
@@ -227,7 +228,8 @@ fn put_event(answer: &mut HeaderMap, event: &Event) {
     put(answer, header::CONTENT_SECURITY_POLICY, "sandbox");
     let cloud_event = event.headers.iter().any(|(name, _)| &**name == "ce-specversion");
     if let Some(id) = event.id.as_ref().filter(|_| cloud_event) {
-        put(answer, HeaderName::from_static("ce-id"), id);
+        // Its own id, if it has another, follows among the headers and takes this one's place.
+        put(answer, HeaderName::from_static(cloudevents::ID), id);
     }
     for (name, value) in &event.headers {
         let name = if cloud_event && name.starts_with("ce-") { name.to_string() } else { format!("event-header-{}", &**name) };

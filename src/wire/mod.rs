@@ -5,6 +5,7 @@
 
 pub mod cluster;
 pub mod event;
+pub mod number;
 pub mod page;
 pub mod problem;
 pub mod publish;

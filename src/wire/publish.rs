@@ -51,6 +51,11 @@ pub struct BatchRequest {
     pub events: Vec<BatchEvent>,
 }
 
+/// Reads a field that is there; `null` is not a text.
+pub(super) fn there<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(from).map(Some)
+}
+
 /// Reads an array, but keeps only one element more than a batch may have: the others are known to be too many.
 pub fn bounded<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     struct Bounded<T>(PhantomData<T>);
@@ -103,8 +108,13 @@ pub struct BatchEvent {
     #[schema(value_type = Value, examples(json!({"order": 1001})))]
     pub data: Option<Box<RawValue>>,
     /// Any bytes, in standard base64.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(content_encoding = "base64", pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$", examples("AAEC"))]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "there")]
+    #[schema(
+        nullable = false,
+        content_encoding = "base64",
+        pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+        examples("AAEC")
+    )]
     pub data_base64: Option<String>,
 }
 

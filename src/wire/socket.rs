@@ -7,7 +7,7 @@ use super::{
     Gap, Node, Problem, Start, Timestamp,
     event::{Event, raw},
     page::put_events,
-    publish::{BatchEvent, bounded},
+    publish::{BatchEvent, bounded, there},
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -95,7 +95,7 @@ pub struct Publish {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "raw")]
     #[schema(value_type = Value)]
     pub data: Option<Box<RawValue>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "there")]
     #[schema(content_encoding = "base64")]
     pub data_base64: Option<String>,
     /// Taken only if the stream's last seq is this.

@@ -1,6 +1,9 @@
 //! Streams: what a user may set, what a stream looks like, and the requests that act on a whole stream.
 
-use super::time::{Span, Timestamp};
+use super::{
+    number,
+    time::{Span, Timestamp},
+};
 use crate::core::{Discard, Settings, SettingsPatch};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
@@ -10,19 +13,19 @@ use utoipa::ToSchema;
 #[serde(deny_unknown_fields)]
 pub struct StreamSettingsPatch {
     /// 1, 3 or 5. Default: 3 where the cluster has three nodes, else 1.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number::some_small")]
     #[schema(schema_with = replicas)]
     pub replicas: Option<u8>,
     /// Events older than this are removed.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some")]
-    #[schema(value_type = Option<Span>)]
+    #[schema(schema_with = max_age)]
     pub max_age: Option<Option<Span>>,
     /// Bound of the stream's event bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number::nullable")]
     #[schema(value_type = Option<u64>, minimum = 1)]
     pub max_bytes: Option<Option<u64>>,
     /// Bound of the stream's number of events.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number::nullable")]
     #[schema(value_type = Option<u64>, minimum = 1)]
     pub max_events: Option<Option<u64>>,
     /// What happens when a bound is reached: the oldest events make room (`old`), or new ones are rejected (`new`). Default `old`.
@@ -31,10 +34,10 @@ pub struct StreamSettingsPatch {
     pub discard: Option<DiscardPolicy>,
     /// How long an event id is remembered, at most a day. Default `2m`; `0s` remembers none.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some")]
-    #[schema(value_type = Span)]
+    #[schema(schema_with = dedup_window)]
     pub dedup_window: Option<Span>,
     /// Most data bytes of one event.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number::some")]
     #[schema(nullable = false, minimum = 1, maximum = 1048576)]
     pub max_event_bytes: Option<u64>,
     /// For people; at most 1,024 bytes of UTF-8.
@@ -54,6 +57,28 @@ fn replicas() -> utoipa::openapi::schema::Object {
         .schema_type(Type::Integer)
         .enum_values(Some([1, 3, 5]))
         .description(Some("How many nodes hold the stream. Default: 3 where the cluster has three nodes, else 1."))
+        .build()
+}
+
+/// A span that is not zero; `null` for no bound.
+fn max_age() -> utoipa::openapi::schema::Object {
+    use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .pattern(Some("^(?=.*[1-9])([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?$"))
+        .description(Some("Events older than this are removed."))
+        .examples([serde_json::json!("7d")])
+        .build()
+}
+
+/// A span of at most a day. The pattern shows the usual way to write one; others, like `90m`, are understood as well.
+fn dedup_window() -> utoipa::openapi::schema::Object {
+    use utoipa::openapi::schema::{ObjectBuilder, Type};
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some("^(0|1d|(?=[0-9])(([01]?[0-9]|2[0-3])h)?([0-5]?[0-9]m)?([0-5]?[0-9]s)?([0-9]{1,3}ms)?)$"))
+        .description(Some("How long an event id is remembered, at most a day. Default `2m`; `0s` remembers none. (Spans like `90m` are understood as well.)"))
+        .examples([serde_json::json!("2m")])
         .build()
 }
 
@@ -212,11 +237,11 @@ pub struct StreamSummary {
 #[schema(min_properties = 1, max_properties = 1, examples(json!({"before_seq": 100})))]
 pub struct Purge {
     /// Every event before this one.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number::some")]
     #[schema(nullable = false, minimum = 0)]
     pub before_seq: Option<u64>,
     /// Every event but the newest so many.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number::some")]
     #[schema(nullable = false, minimum = 0)]
     pub keep: Option<u64>,
     /// Every event whose subject this filter takes.
