@@ -79,7 +79,7 @@ impl App {
     pub fn leave_after(&self) -> Duration {
         // Multiples of the golden ratio fill an interval evenly.
         let turn = self.leavers.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        Duration::from_millis((turn >> 32) * limits::GOAWAY_SPREAD_MS >> 32)
+        Duration::from_millis(((turn >> 32) * limits::GOAWAY_SPREAD_MS) >> 32)
     }
 }
 
