@@ -40,9 +40,10 @@ pub struct Folded {
     shared: Arc<Shared>,
 }
 
-/// - `position.applied` is what `fold` contains, exactly: both change only inside `apply` and `restore`, which openraft calls one at a time.
+/// - `position.applied` is what `fold` contains, exactly: whoever changes or captures both holds `folding`.
 /// - A checkpoint at an index holds the state after that index.
 struct Shared {
+    folding: Mutex<()>,
     fold: Arc<dyn Fold>,
     group: store::Group,
     position: Mutex<Position>,
@@ -105,15 +106,25 @@ impl Folded {
 
     /// Writes the folded state beside the log, so that a restart need not replay what is before it.
     pub fn save_checkpoint(&self) -> io::Result<()> {
-        let (meta, index) = {
+        let (meta, state) = self.capture();
+        let Some(applied) = meta.last_log_id else { return Ok(()) };
+        let bytes = encoding::encode_snapshot(&meta, &state);
+        {
             let mut position = self.position();
-            let Some(applied) = position.applied else { return Ok(()) };
-            (position.bytes, position.entries) = (0, 0);
-            (SnapshotMeta { last_log_id: Some(applied), last_membership: position.membership.clone() }, applied.index())
-        };
-        let bytes = encoding::encode_snapshot(&meta, &self.shared.fold.encode());
-        self.position().checkpoint_bytes = bytes.len() as u64;
-        self.shared.group.save_checkpoint(index, bytes, Box::new(|_| ())).map_err(io::Error::other)
+            (position.bytes, position.entries, position.checkpoint_bytes) = (0, 0, bytes.len() as u64);
+        }
+        self.shared.group.save_checkpoint(applied.index(), bytes, Box::new(|_| ())).map_err(io::Error::other)
+    }
+
+    /// The folded state and where it stands.
+    fn capture(&self) -> (SnapshotMeta, Bytes) {
+        let _still = self.hold();
+        let position = self.position().clone();
+        (SnapshotMeta { last_log_id: position.applied, last_membership: position.membership }, self.shared.fold.encode())
+    }
+
+    fn hold(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.shared.folding.lock().expect("nobody panics while holding it")
     }
 
     fn position(&self) -> std::sync::MutexGuard<'_, Position> {
@@ -127,6 +138,7 @@ impl Folded {
     }
 
     fn restore(&self, meta: SnapshotMeta, state: Bytes) -> io::Result<()> {
+        let _still = self.hold();
         self.shared.fold.restore(state).map_err(io::Error::other)?;
         let applied = meta.last_log_id;
         *self.position() = Position { applied, membership: meta.last_membership, ..Position::default() };
@@ -136,6 +148,7 @@ impl Folded {
 
     /// Applies one entry; answers what its proposer is told.
     fn fold(&self, log_id: LogId, payload: EntryPayload) -> io::Result<Response> {
+        let _still = self.hold();
         let (response, bytes) = match payload {
             EntryPayload::Blank => (Response::None, 0),
             EntryPayload::Normal(command) => {
@@ -241,10 +254,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             let (meta, snapshot) = self.folded.checkpoint_at(index)?;
             return Ok(Snapshot { meta, snapshot });
         }
-        let position = self.folded.position().clone();
-        let snapshot = self.folded.shared.fold.encode();
-        self.folded.save_checkpoint()?;
-        let meta = SnapshotMeta { last_log_id: position.applied, last_membership: position.membership };
+        let (meta, snapshot) = self.folded.capture();
+        if let Some(applied) = meta.last_log_id {
+            let bytes = encoding::encode_snapshot(&meta, &snapshot);
+            self.folded.shared.group.save_checkpoint(applied.index(), bytes, Box::new(|_| ())).map_err(io::Error::other)?;
+        }
         Ok(Snapshot { meta, snapshot })
     }
 }
