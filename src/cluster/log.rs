@@ -67,7 +67,8 @@ fn bounds(range: &impl RangeBounds<u64>) -> Range<u64> {
 
 impl RaftLogReader<TypeConfig> for Log {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(&mut self, range: RB) -> io::Result<Vec<Entry>> {
-        let Range { mut start, end } = bounds(&range);
+        let Range { start, end } = bounds(&range);
+        let mut start = start.max(self.group.first_index().unwrap_or(0));
         let mut all = Vec::new();
         while start < end {
             let some = self.read(start..end, usize::MAX).await?;

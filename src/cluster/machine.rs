@@ -65,7 +65,14 @@ struct Position {
 impl Folded {
     /// Starts from the newest checkpoint that the log covers.
     pub fn open(group: store::Group, fold: Arc<dyn Fold>) -> io::Result<Folded> {
-        let shared = Shared { fold, group, position: Mutex::default(), applied: watch::Sender::new(0), purge_upto: AtomicU64::new(0) };
+        let shared = Shared {
+            folding: Mutex::default(),
+            fold,
+            group,
+            position: Mutex::default(),
+            applied: watch::Sender::new(0),
+            purge_upto: AtomicU64::new(0),
+        };
         let folded = Folded { shared: Arc::new(shared) };
         let last = folded.shared.group.log_state().last.map(|id| id.index);
         let usable = folded.shared.group.checkpoints().into_iter().rev().find(|index| Some(*index) <= last);

@@ -8,7 +8,7 @@ use super::error::Error;
 use super::identity::{Identity, Join, Joined};
 use super::remote::{method, refusal};
 use super::{Inner, Node, placing, upkeep};
-use crate::cluster::mesh::{self, CallError, DownReason, Mesh, PeerState};
+use crate::cluster::mesh::{self, CallError, Mesh, PeerState};
 use crate::cluster::{Failure, Group, Groups};
 use crate::core::NodeName;
 use crate::core::catalog::{Command, NodeRecord, NodeState};
@@ -229,7 +229,7 @@ async fn join(mesh: &Mesh, seeds: &[String], identity: &Identity, url: &str, pee
                 CallError::Refused { code: refusal::REJECTED, message } => {
                     return Err(StartError(format!("{seed} refused the join: {message}")));
                 }
-                CallError::NotSent(mesh::NotSent::Unreachable(DownReason::Rejected(why))) => {
+                CallError::NotSent(mesh::NotSent::Unreachable(why)) if why.is_final() => {
                     return Err(StartError(format!("{seed} refused the join: {why}")));
                 }
                 error => {

@@ -29,6 +29,11 @@ impl Group {
         self.cell.state().log_state()
     }
 
+    /// The index of the oldest entry, unless the log is empty.
+    pub fn first_index(&self) -> Option<u64> {
+        self.cell.state().entries().map(|(first, _)| first)
+    }
+
     /// Appends contiguous entries after the last one; after none at all, they may begin anywhere. Never blocks.
     ///
     /// At return every handle reads them. `done` comes from the writer's thread after the commit that holds them, or with the fault

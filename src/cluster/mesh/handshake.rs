@@ -146,10 +146,13 @@ where
     Ok(Dialler { identity, lane })
 }
 
+/// The one refusal that time cures.
+pub const NOT_JOINED: &str = "this node has not joined a cluster yet";
+
 /// The acceptor's rules. The dialler knows the secret here and may be told which one it broke.
 fn check_dialler(own: &Identity, dialler: &Identity, wanted: NodeId) -> Result<(), String> {
     if !own.is_member() {
-        return Err("this node has not joined a cluster yet".into());
+        return Err(NOT_JOINED.into());
     }
     if wanted != 0 && wanted != own.node {
         return Err(format!("this is node {}, not node {wanted}", own.node));

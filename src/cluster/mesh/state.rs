@@ -53,6 +53,13 @@ pub enum DownReason {
     Rejected(String),
 }
 
+impl DownReason {
+    /// Whether trying again gives the same answer until somebody changes a configuration.
+    pub fn is_final(&self) -> bool {
+        matches!(self, DownReason::Rejected(why) if !why.contains(super::handshake::NOT_JOINED))
+    }
+}
+
 /// Why a call has no reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
