@@ -3,8 +3,11 @@
 //! Each operation stands beside its handler. Here are their parameters, and the problems that each may answer, by code: the
 //! statuses, descriptions and headers of those follow from the catalogue in `wire`.
 
-use super::router;
-use crate::wire::{BatchAnswer, Code, Problem, PublishAnswer};
+use super::{cloudevents, router};
+use crate::{
+    core::limits,
+    wire::{BatchAnswer, Code, Problem, PublishAnswer},
+};
 use serde_json::json;
 use std::collections::BTreeMap;
 use utoipa::{
@@ -42,10 +45,18 @@ pub fn base() -> utoipa::openapi::OpenApi {
 pub fn document() -> String {
     let document = router::documented().to_openapi();
     let mut document = serde_json::to_value(&document).expect("a document has only fields that JSON can hold");
-    // The builders have no word for these two.
+    // The builders have no word for these.
     let schemas = &mut document["components"]["schemas"];
     schemas["BatchEvent"]["oneOf"] = json!([{ "required": ["data"] }, { "required": ["data_base64"] }]);
     schemas["CloudEvent"]["not"] = json!({ "required": ["data", "data_base64"] });
+    for path in ["/v1/streams/{stream}/events", "/v1/streams/{stream}/batch"] {
+        for media_type in [cloudevents::BATCH, "application/x-ndjson"] {
+            if let Some(body) = document["paths"][path]["post"]["requestBody"]["content"].get_mut(media_type) {
+                body["schema"]["minItems"] = json!(1);
+                body["schema"]["maxItems"] = json!(limits::BATCH_EVENTS_MAX);
+            }
+        }
+    }
     format!("{document:#}\n")
 }
 
@@ -95,12 +106,12 @@ params! {
         #[param(required = false, nullable = false, min_length = 1, max_length = 256, pattern = "^[^.*>\\s\\x00-\\x1f\\x7f-\\x9f]+(\\.[^.*>\\s\\x00-\\x1f\\x7f-\\x9f]+){0,31}$", example = "orders.eu.created")]
         subject: Option<String>,
         /// How long to wait for the outcome, at most 1m.
-        #[param(required = false, nullable = false, pattern = "^(0|[0-9]{1,4}ms|[1-5][0-9]{4}ms|60000ms|[0-5]?[0-9]s|60s|[01]m)$", example = "10s")]
+        #[param(required = false, nullable = false, pattern = "^([1-9][0-9]{0,3}ms|[1-5][0-9]{4}ms|60000ms|[1-9]s|[1-5][0-9]s|60s|1m)$", example = "10s")]
         timeout: Option<String>,
     }
     TimeoutQuery(Query) {
         /// How long to wait for the outcome, at most 1m.
-        #[param(required = false, nullable = false, pattern = "^(0|[0-9]{1,4}ms|[1-5][0-9]{4}ms|60000ms|[0-5]?[0-9]s|60s|[01]m)$", example = "10s")]
+        #[param(required = false, nullable = false, pattern = "^([1-9][0-9]{0,3}ms|[1-5][0-9]{4}ms|60000ms|[1-9]s|[1-5][0-9]s|60s|1m)$", example = "10s")]
         timeout: Option<String>,
     }
     PublishHeaders(Header) {

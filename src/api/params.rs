@@ -41,5 +41,5 @@ pub fn subject_filter(text: &str) -> Result<SubjectFilter> {
 
 /// `wait=`, in milliseconds.
 pub fn wait(query: &mut Query) -> Result<Option<u64>> {
-    query.span("wait", limits::READ_WAIT_MS_MAX)
+    query.span("wait", 0, limits::READ_WAIT_MS_MAX)
 }

@@ -131,7 +131,7 @@ fn place(app: &App) -> Result<SemaphorePermit<'_>> {
 }
 
 fn deadline(query: &mut Query) -> Result<Instant> {
-    let ms = query.span("timeout", limits::READ_WAIT_MS_MAX)?.unwrap_or(limits::PUBLISH_WAIT_MS);
+    let ms = query.span("timeout", 1, limits::READ_WAIT_MS_MAX)?.unwrap_or(limits::PUBLISH_WAIT_MS);
     Ok(Instant::now() + Duration::from_millis(ms))
 }
 

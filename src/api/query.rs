@@ -48,10 +48,10 @@ impl Query {
         })
     }
 
-    /// A span of time up to `max_ms`, in milliseconds.
-    pub fn span(&mut self, name: &str, max_ms: u64) -> Result<Option<u64>> {
-        let what = format!("a span of time such as 500ms, 30s or 1m, at most {}", Span(max_ms));
-        self.parse(name, &what, |text| Span::parse(text).map(|span| span.0).filter(|ms| *ms <= max_ms))
+    /// A span of time from `min_ms` to `max_ms`, in milliseconds.
+    pub fn span(&mut self, name: &str, min_ms: u64, max_ms: u64) -> Result<Option<u64>> {
+        let what = format!("a span of time such as 500ms, 30s or 1m, from {} to {}", Span(min_ms), Span(max_ms));
+        self.parse(name, &what, |text| Span::parse(text).map(|span| span.0).filter(|ms| (min_ms..=max_ms).contains(ms)))
     }
 
     /// Checks that nothing is left.
@@ -79,12 +79,12 @@ mod tests {
     fn parameters_are_strict() {
         assert_eq!(query("limit=5").number("limit", 1, 10).unwrap(), Some(5));
         assert_eq!(query("").number("limit", 1, 10).unwrap(), None);
-        assert_eq!(query("wait=1m").span("wait", 60_000).unwrap(), Some(60_000));
+        assert_eq!(query("wait=1m").span("wait", 0, 60_000).unwrap(), Some(60_000));
         for bad in ["limit=0", "limit=11", "limit=-1", "limit=+1", "limit=", "limit=1e1", "limit=99999999999999999999", "limit=1&limit=2"] {
             assert!(query(bad).number("limit", 1, 10).is_err(), "{bad}");
         }
         for bad in ["wait=30", "wait=-1s", "wait=2h", "wait=99999999999h"] {
-            assert!(query(bad).span("wait", 60_000).is_err(), "{bad}");
+            assert!(query(bad).span("wait", 0, 60_000).is_err(), "{bad}");
         }
         let error = query("form=new").end().unwrap_err();
         assert!(error.0.detail.contains("form"), "{error:?}");

@@ -1,9 +1,11 @@
 //! What stands around the API: health, documents, pages, and what every answer has.
 
-use crate::support::{expect, get, request, soon};
+use crate::support::{cluster, expect, get, publish_all, request, soon};
 use evermesh::api;
+use futures_util::StreamExt;
 use reqwest::{Client, Method};
 use tokio::{net::TcpListener, sync::oneshot};
+use tokio_tungstenite::{connect_async, tungstenite::Message};
 
 #[tokio::test]
 async fn before_the_node_is_there_only_livez_answers() {
@@ -23,12 +25,50 @@ async fn before_the_node_is_there_only_livez_answers() {
 }
 
 #[tokio::test]
+async fn a_server_that_stops_says_goodbye() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let slot = api::Slot::default();
+    slot.set(cluster().nodes[0].clone()).unwrap_or_else(|_| unreachable!("set once"));
+    let serving = tokio::spawn(api::serve(listener, slot, api::Options::default(), async { stopped.await.unwrap() }));
+    publish_all("goodbye", &["1"]).await;
+    let (mut many, _) = connect_async(format!("ws://{address}/v1/ws")).await.unwrap();
+    let (mut one, _) = connect_async(format!("ws://{address}/v1/streams/goodbye/ws")).await.unwrap();
+    let sse = Client::new()
+        .get(format!("http://{address}/v1/streams/goodbye/events"))
+        .header("Accept", "text/event-stream")
+        .send()
+        .await
+        .unwrap();
+    stop.send(()).unwrap();
+    let mut told = false;
+    let code = soon("the goodbye of the many-streams socket", async {
+        loop {
+            match many.next().await.unwrap().unwrap() {
+                Message::Text(text) => told |= text.contains(r#"{"goaway":{"reconnect_within_ms":3000}}"#),
+                Message::Close(frame) => return u16::from(frame.unwrap().code),
+                _ => {}
+            }
+        }
+    });
+    assert_eq!(code.await, 1001);
+    assert!(told);
+    let closed = soon("the goodbye of the one-stream socket", one.next()).await.unwrap().unwrap();
+    assert!(matches!(closed, Message::Close(Some(frame)) if u16::from(frame.code) == 1001));
+    soon("the end of the SSE response", sse.bytes()).await.unwrap();
+    // The close of a socket is an agreement of both ends.
+    drop((many, one));
+    soon("the server's end", serving).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn health_and_cluster() {
     expect(get("/readyz"), 200).await;
-    let cluster = expect(get("/v1/cluster"), 200).await.json;
-    let names: Vec<_> = cluster["nodes"].as_array().unwrap().iter().map(|node| node["name"].as_str().unwrap()).collect();
+    let shown = expect(get("/v1/cluster"), 200).await.json;
+    let names: Vec<_> = shown["nodes"].as_array().unwrap().iter().map(|node| node["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["n1", "n2", "n3"]);
-    assert_eq!(cluster["node"], "n1");
+    assert_eq!(shown["node"], "n1");
     let metrics = expect(get("/metrics"), 200).await;
     assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
     assert!(!metrics.bytes.is_empty());

@@ -20,22 +20,24 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Where the nodes are reached.
 pub struct Cluster {
     pub urls: Vec<String>,
+    pub nodes: Vec<Node>,
 }
 
 /// The shared cluster; the first who needs it starts it, on a runtime of its own.
 pub fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(|| {
-        let (send, receive) = mpsc::channel();
+        let (send, receive) = mpsc::channel::<Vec<(String, Node)>>();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
                 let nodes = start().await;
-                send.send(nodes.iter().map(|(url, _)| url.clone()).collect()).unwrap();
+                send.send(nodes).unwrap();
                 std::future::pending::<()>().await;
             });
         });
-        Cluster { urls: receive.recv().expect("the cluster starts") }
+        let (urls, nodes) = receive.recv().expect("the cluster starts").into_iter().unzip();
+        Cluster { urls, nodes }
     })
 }
 
