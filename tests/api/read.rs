@@ -126,6 +126,8 @@ async fn sse_is_live_and_resumes() {
     assert!(read.contains("id: 2\n"), "{read}");
     drop(resumed);
     expect(post("/v1/streams/sse/purge").json(&json!({"before_seq": 3})), 200).await;
+    // Reading a page makes sure that this node knows of the purge.
+    expect(get("/v1/streams/sse/events?from=1"), 200).await;
     let ended = expect(accept().header("Last-Event-ID", "0").query(&[("limit", "1")]), 200).await;
     let read = String::from_utf8(ended.bytes).unwrap();
     assert!(read.contains("event: gap\nid: 2\ndata: {\"from\":1,\"to\":2,\"first_seq\":3}\n\nid: 3\n"), "{read}");

@@ -77,6 +77,8 @@ async fn one_stream_is_one_frame_an_event() {
     publish_all("ws-one", &["2", "3"]).await;
     assert_eq!((socket.next().await["seq"].clone(), socket.next().await["seq"].clone()), (json!(2), json!(3)));
     expect(post("/v1/streams/ws-one/purge").json(&json!({"before_seq": 3})), 200).await;
+    // Reading a page makes sure that this node knows of the purge.
+    expect(crate::support::get("/v1/streams/ws-one/events?from=1"), 200).await;
     let mut late = Socket::open(0, "/v1/streams/ws-one/ws?from=1").await;
     assert_eq!(late.next().await, json!({"gap": {"from": 1, "to": 2}}));
     assert_eq!(late.next().await["seq"], 3);
@@ -192,6 +194,12 @@ async fn an_over_large_message_closes_its_socket() {
     let mut socket = Socket::many(0).await;
     socket.0.send(Message::text(" ".repeat(2 * 1024 * 1024 + 1))).await.unwrap();
     assert_eq!(socket.next().await["error"]["code"], "body-too-large");
+    assert_eq!(socket.closed().await, 1009);
+    // One that is far too large is not even read: its announcement is enough.
+    let mut socket = Socket::many(0).await;
+    let MaybeTlsStream::Plain(raw) = socket.0.get_mut() else { panic!("no TLS here") };
+    let announced = [&[0x81, 0xff][..], &(64u64 << 20).to_be_bytes(), &[0; 4]].concat();
+    tokio::io::AsyncWriteExt::write_all(raw, &announced).await.unwrap();
     assert_eq!(socket.closed().await, 1009);
 }
 
