@@ -4,7 +4,7 @@
 //! - A secret that a node once started with is found again in its data folder.
 
 use super::failure::{Failure, Result, io};
-use crate::cluster::mesh::Secret;
+use crate::node::Secret;
 use crate::node::Start;
 use std::{
     fs::OpenOptions,
