@@ -49,8 +49,8 @@ struct Shared {
     position: Mutex<Position>,
     /// Index of the newest applied entry plus one: 0 before the first.
     applied: watch::Sender<u64>,
-    /// Retention has no use for entries up to here: the next snapshot is a checkpoint at or before it.
-    purge_upto: AtomicU64,
+    /// Retention has no use for the entries before this index: the next snapshot is a checkpoint of one of them.
+    purge_before: AtomicU64,
 }
 
 #[derive(Clone, Default)]
@@ -71,7 +71,7 @@ impl Folded {
             group,
             position: Mutex::default(),
             applied: watch::Sender::new(0),
-            purge_upto: AtomicU64::new(0),
+            purge_before: AtomicU64::new(0),
         };
         let folded = Folded { shared: Arc::new(shared) };
         let last = folded.shared.group.log_state().last.map(|id| id.index);
@@ -94,14 +94,14 @@ impl Folded {
 
     /// Retention has no use for entries up to and including `index`.
     pub fn allow_purge(&self, index: u64) {
-        self.shared.purge_upto.fetch_max(index, Relaxed);
+        self.shared.purge_before.fetch_max(index.saturating_add(1), Relaxed);
     }
 
     /// The checkpoint that the next snapshot would be, if it is later than what was purged already.
     pub fn purgeable(&self) -> Option<u64> {
-        let upto = self.shared.purge_upto.load(Relaxed);
+        let before = self.shared.purge_before.load(Relaxed);
         let purged = self.shared.group.log_state().purged.map(|id| id.index);
-        self.shared.group.checkpoints().into_iter().rfind(|index| *index <= upto).filter(|index| Some(*index) > purged)
+        self.shared.group.checkpoints().into_iter().rfind(|index| *index < before).filter(|index| Some(*index) > purged)
     }
 
     /// Forgets what describes purged entries.
