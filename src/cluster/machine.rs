@@ -51,6 +51,8 @@ struct Shared {
     applied: watch::Sender<u64>,
     /// Retention has no use for the entries before this index: the next snapshot is a checkpoint of one of them.
     purge_before: AtomicU64,
+    /// Index of the newest snapshot that was built or installed since the start, plus one; 0: none.
+    snapshot: AtomicU64,
 }
 
 #[derive(Clone, Default)]
@@ -72,6 +74,7 @@ impl Folded {
             position: Mutex::default(),
             applied: watch::Sender::new(0),
             purge_before: AtomicU64::new(0),
+            snapshot: AtomicU64::new(0),
         };
         let folded = Folded { shared: Arc::new(shared) };
         let last = folded.shared.group.log_state().last.map(|id| id.index);
@@ -184,8 +187,11 @@ impl Folded {
         position.bytes >= limits::CHECKPOINT_BYTES.max(16 * position.checkpoint_bytes) || position.entries >= limits::CHECKPOINT_ENTRIES
     }
 
-    /// The snapshot in force: where the log was purged to.
+    /// The snapshot in force: the newest that was built or installed; after a restart, where the log was purged to.
     fn current(&self) -> Option<u64> {
+        if let Some(index) = self.shared.snapshot.load(Relaxed).checked_sub(1) {
+            return Some(index);
+        }
         let purged = self.shared.group.log_state().purged?.index;
         self.shared.group.checkpoints().into_iter().find(|index| *index >= purged)
     }
@@ -220,15 +226,12 @@ impl RaftStateMachine<TypeConfig> for Folded {
     }
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
-        let index = self.purgeable().or_else(|| force.then(|| self.current()).flatten());
-        match (index, force) {
-            (None, false) => None,
-            (index, _) => Some(Builder { folded: self.clone(), index }),
-        }
+        let index = self.purgeable();
+        (index.is_some() || force).then(|| Builder { folded: self.clone(), index })
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { folded: self.clone(), index: self.purgeable().or_else(|| self.current()) }
+        Builder { folded: self.clone(), index: self.purgeable() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
@@ -237,6 +240,7 @@ impl RaftStateMachine<TypeConfig> for Folded {
         self.shared.group.save_checkpoint(index, bytes, Box::new(|_| ())).map_err(io::Error::other)?;
         self.restore(meta.clone(), snapshot)?;
         self.shared.fold.forget_through(index);
+        self.shared.snapshot.fetch_max(index + 1, Relaxed);
         self.shared.group.flush().map_err(io::Error::other)?.await.map_err(io::Error::other)
     }
 
@@ -259,12 +263,14 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         if let Some(index) = self.index {
             let (meta, snapshot) = self.folded.checkpoint_at(index)?;
+            self.folded.shared.snapshot.fetch_max(index + 1, Relaxed);
             return Ok(Snapshot { meta, snapshot });
         }
         let (meta, snapshot) = self.folded.capture();
         if let Some(applied) = meta.last_log_id {
             let bytes = encoding::encode_snapshot(&meta, &snapshot);
             self.folded.shared.group.save_checkpoint(applied.index(), bytes, Box::new(|_| ())).map_err(io::Error::other)?;
+            self.folded.shared.snapshot.fetch_max(applied.index() + 1, Relaxed);
         }
         Ok(Snapshot { meta, snapshot })
     }
