@@ -57,7 +57,7 @@ pub struct CloudEvent {
         required = false,
         nullable = false,
         content_encoding = "base64",
-        pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+        pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$"
     )]
     data_base64: Option<String>,
 }

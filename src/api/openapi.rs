@@ -49,6 +49,14 @@ pub fn document() -> String {
     let schemas = &mut document["components"]["schemas"];
     schemas["BatchEvent"]["oneOf"] = json!([{ "required": ["data"] }, { "required": ["data_base64"] }]);
     schemas["CloudEvent"]["not"] = json!({ "required": ["data", "data_base64"] });
+    schemas["CloudEvent"]["propertyNames"] = json!({ "pattern": "^([a-z0-9]{1,125}|data_base64)$" });
+    schemas["CloudEvent"]["maxProperties"] = json!(limits::HEADERS_MAX);
+    schemas["CloudEvent"]["additionalProperties"] = json!({
+        "description": "Any other attribute",
+        "type": ["string", "number", "boolean", "null"],
+        "maxLength": limits::HEADER_VALUE_BYTES_MAX,
+        "pattern": "^[^\\x00-\\x1f\\x7f-\\x9f]*$",
+    });
     for path in ["/v1/streams/{stream}/events", "/v1/streams/{stream}/batch"] {
         for media_type in [cloudevents::BATCH, "application/x-ndjson"] {
             if let Some(body) = document["paths"][path]["post"]["requestBody"]["content"].get_mut(media_type) {
@@ -116,7 +124,7 @@ params! {
     }
     PublishHeaders(Header) {
         /// The event's subject, if the parameter `subject` does not say it.
-        #[param(rename = "Event-Subject", required = false, nullable = false, min_length = 1, max_length = 256, pattern = "^[A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+){0,31}$")]
+        #[param(rename = "Event-Subject", required = false, nullable = false, min_length = 1, max_length = 256, pattern = "^[!-)+-\\-/-=?-~]+(\\.[!-)+-\\-/-=?-~]+){0,31}$")]
         subject: Option<String>,
         /// The publisher's id for the event: a repeat inside the stream's `dedup_window` is not stored again.
         #[param(rename = "Event-Id", required = false, nullable = false, min_length = 1, max_length = 256, pattern = "^[!-~]+$", example = "o-1001")]
@@ -136,7 +144,7 @@ params! {
         #[param(required = false, nullable = false, pattern = "^([1-9][0-9]{0,18}|earliest|latest|new|[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9]))$", example = "earliest")]
         from: Option<String>,
         /// Only events whose subject this filter takes: `*` stands for one token, `>` at the end for one or more.
-        #[param(required = false, nullable = false, min_length = 1, max_length = 256, pattern = "^(([A-Za-z0-9_-]+|\\*)(\\.([A-Za-z0-9_-]+|\\*)){0,30}(\\.>)?|>)$", example = "orders.eu.>")]
+        #[param(required = false, nullable = false, min_length = 1, max_length = 256, pattern = "^(([!-)+-\\-/-=?-~]+|\\*)(\\.([!-)+-\\-/-=?-~]+|\\*)){0,30}(\\.>)?|>)$", example = "orders.eu.>")]
         subject: Option<String>,
         /// At most so many events. (SSE and NDJSON take up to 1,000,000,000, and end after them.)
         #[param(required = false, nullable = false, minimum = 1, maximum = 1000, default = 100)]

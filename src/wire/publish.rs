@@ -112,7 +112,7 @@ pub struct BatchEvent {
     #[schema(
         nullable = false,
         content_encoding = "base64",
-        pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+        pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$",
         examples("AAEC")
     )]
     pub data_base64: Option<String>,
