@@ -216,13 +216,20 @@ pub async fn get_event(Stream(stream): Stream, Seq(seq): Seq, query: Query, head
     Ok((answer, Body::from(event.data.clone())).into_response())
 }
 
+/// Whether a publisher's content type may stand in a header: `type/subtype` of tokens, and ASCII behind it (RFC 9110, 8.3.1). In the
+/// event's JSON it stands as it came.
+fn is_media_type(text: &str) -> bool {
+    let essence = text.split(';').next().unwrap_or_default().trim_end();
+    let token = |token: &str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    text.is_ascii() && essence.split_once('/').is_some_and(|(kind, subtype)| token(kind) && token(subtype))
+}
+
 fn put_event(answer: &mut HeaderMap, event: &Event) {
     put(answer, SEQ, &event.seq.to_string());
     put(answer, TIME, &Timestamp(event.time).to_string());
     event.subject.iter().for_each(|subject| put(answer, SUBJECT, subject));
     event.id.iter().for_each(|id| put(answer, ID, id));
-    let content_type = if event.content_type.is_empty() { "application/octet-stream" } else { &event.content_type };
-    put(answer, header::CONTENT_TYPE, content_type);
+    put(answer, header::CONTENT_TYPE, if is_media_type(&event.content_type) { &event.content_type } else { "application/octet-stream" });
     put(answer, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     // What a stranger published must not run as a page of this node.
     put(answer, header::CONTENT_SECURITY_POLICY, "sandbox");
@@ -295,6 +302,15 @@ mod tests {
         check(&["Application/X-NDJSON; charset=utf-8"], Some(Form::Ndjson));
         check(&["image/png"], None);
         check(&["application/json;q=0"], None);
+    }
+
+    #[test]
+    fn only_a_media_type_stands_in_the_header() {
+        for (text, expected) in
+            [("application/json", true), ("text/plain; charset=utf-8", true), ("", false), ("x", false), ("a/", false), ("é/x", false)]
+        {
+            assert_eq!(is_media_type(text), expected, "{text:?}");
+        }
     }
 
     #[test]
