@@ -143,6 +143,7 @@ fn scalar(name: &str, raw: &RawValue) -> Result<Option<String>> {
     match serde_json::from_str(raw.get()) {
         Ok(serde_json::Value::Null) => Ok(None),
         Ok(serde_json::Value::String(text)) => Ok(Some(text)),
+        _ if REQUIRED.contains(&name) || name == "datacontenttype" => Err(invalid(format!("attribute {name} is a string"))),
         Ok(serde_json::Value::Bool(_) | serde_json::Value::Number(_)) => Ok(Some(raw.get().to_owned())),
         _ => Err(invalid(format!("attribute {name} is a string, a number or a boolean"))),
     }
@@ -159,7 +160,7 @@ fn attribute_fields(mut attributes: BTreeMap<String, String>, event: &mut NewEve
     event.id = attributes.remove("id").map(Text::from);
     event.subject = attributes.get("type").map(|kind| Text::from(kind.as_str()));
     for (name, value) in attributes {
-        if !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
             return Err(format!("{name:?} is not the name of an attribute: those are made of a-z and 0-9"));
         }
         event.headers.push((Text::from(format!("ce-{name}")), Text::from(value)));
@@ -199,6 +200,7 @@ mod tests {
             (r#"{"specversion":"1.0","id":"","source":"/s","type":"a"}"#.into(), "attribute id"),
             (format!("{{{ok},\"Bad\":1}}"), "a-z"),
             (format!("{{{ok},\"ext\":[1]}}"), "ext"),
+            (ok.replace("\"7\"", "7").replace("\"spec", "{\"spec") + "}", "attribute id is a string"),
             (format!("{{{ok},\"data\":1,\"data_base64\":\"\"}}"), "not both"),
             ("[]".into(), "a map"),
             ("{".into(), "EOF"),
