@@ -143,6 +143,7 @@ fn scalar(name: &str, raw: &RawValue) -> Result<Option<String>> {
     match serde_json::from_str(raw.get()) {
         Ok(serde_json::Value::Null) => Ok(None),
         Ok(serde_json::Value::String(text)) => Ok(Some(text)),
+        _ if REQUIRED.contains(&name) || name == "datacontenttype" => Err(invalid(format!("attribute {name} is a string"))),
         Ok(serde_json::Value::Bool(_) | serde_json::Value::Number(_)) => Ok(Some(raw.get().to_owned())),
         _ => Err(invalid(format!("attribute {name} is a string, a number or a boolean"))),
     }
@@ -199,6 +200,7 @@ mod tests {
             (r#"{"specversion":"1.0","id":"","source":"/s","type":"a"}"#.into(), "attribute id"),
             (format!("{{{ok},\"Bad\":1}}"), "a-z"),
             (format!("{{{ok},\"ext\":[1]}}"), "ext"),
+            (ok.replace("\"7\"", "7").replace("\"spec", "{\"spec") + "}", "attribute id is a string"),
             (format!("{{{ok},\"data\":1,\"data_base64\":\"\"}}"), "not both"),
             ("[]".into(), "a map"),
             ("{".into(), "EOF"),

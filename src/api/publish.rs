@@ -61,7 +61,7 @@ pub async fn publish_event(
     body: Body,
 ) -> Result {
     let _place = place(&app)?;
-    let subject = query.take("subject")?;
+    let given = Given::read(query.take("subject")?, &headers)?;
     let deadline = deadline(&mut query)?;
     query.end()?;
     let expected_last_seq = header_number(&headers, &EXPECTED)?;
@@ -69,15 +69,17 @@ pub async fn publish_event(
     let (events, many, _held) = match media_type.as_str() {
         cloudevents::BATCH => {
             let held = batch_body(&app, &headers, body).await?;
-            (cloudevents::batch(&held.bytes)?, true, held)
+            let mut events = cloudevents::batch(&held.bytes)?;
+            events.iter_mut().for_each(|event| given.name_subject(event));
+            (events, true, held)
         }
         cloudevents::STRUCTURED => {
             let held = batch_body(&app, &headers, body).await?;
-            let event = with_given(cloudevents::structured(&held.bytes)?, &headers, subject, Code::InvalidBody)?;
+            let event = with_given(cloudevents::structured(&held.bytes)?, &headers, given, Code::InvalidBody)?;
             (vec![event], false, held)
         }
         _ => {
-            let (event, held) = plain(&app, &headers, subject, body).await?;
+            let (event, held) = plain(&app, &headers, given, body).await?;
             (vec![event], false, held)
         }
     };
@@ -163,14 +165,14 @@ pub fn check_batch(events: &[NewEvent]) -> Result<()> {
 }
 
 /// An event whose data is the body as it is: a plain one, or a CloudEvent in binary mode.
-async fn plain(app: &App, headers: &HeaderMap, subject: Option<String>, body: Body) -> Result<(NewEvent, Held)> {
+async fn plain(app: &App, headers: &HeaderMap, given: Given, body: Body) -> Result<(NewEvent, Held)> {
     let cloud_event = cloudevents::is_binary(headers);
     let mut event =
         NewEvent { content_type: header_text(headers, &header::CONTENT_TYPE)?.unwrap_or_default().into(), ..NewEvent::default() };
     if cloud_event {
         cloudevents::binary(headers, &mut event)?;
     }
-    let mut event = with_given(event, headers, subject, Code::InvalidHeader)?;
+    let mut event = with_given(event, headers, given, Code::InvalidHeader)?;
     let held = body::read(app, headers, body, limits::EVENT_BYTES_MAX, Code::EventTooLarge).await?;
     if held.bytes.is_empty() && !cloud_event {
         return Err(Failure::new(Code::EmptyBody, "the body is the event, and it is empty"));
@@ -179,20 +181,43 @@ async fn plain(app: &App, headers: &HeaderMap, subject: Option<String>, body: Bo
     Ok((event, held))
 }
 
-/// Puts in what the request says beside the event itself, and checks the whole; `code` is for what the event itself says wrong.
-fn with_given(mut event: NewEvent, headers: &HeaderMap, subject: Option<String>, code: Code) -> Result<NewEvent> {
-    if let Some(subject) = subject.or(header_text(headers, &SUBJECT)?) {
-        event.subject = Some(subject.into());
+/// What a request may say beside the event itself; checked, even where something else wins over it.
+struct Given {
+    subject: Option<Text>,
+    id: Option<Text>,
+}
+
+impl Given {
+    /// The parameter wins over the header.
+    fn read(parameter: Option<String>, headers: &HeaderMap) -> Result<Given> {
+        let header = header_text(headers, &SUBJECT)?;
+        for subject in parameter.iter().chain(&header) {
+            name::check_subject(subject).map_err(|error| Failure::new(Code::InvalidSubject, error.0))?;
+        }
+        let id = header_text(headers, &ID)?;
+        if let Some(id) = &id {
+            name::check_event_id(id).map_err(|error| bad_header(&ID, &error.0))?;
+        }
+        Ok(Given { subject: parameter.or(header).map(Text::from), id: id.map(Text::from) })
     }
-    if let Some(subject) = &event.subject {
-        name::check_subject(subject).map_err(|error| Failure::new(Code::InvalidSubject, error.0))?;
+
+    /// The subject that is given wins over a CloudEvent's type.
+    fn name_subject(&self, event: &mut NewEvent) {
+        if self.subject.is_some() {
+            event.subject.clone_from(&self.subject);
+        }
     }
-    if let Some(id) = header_text(headers, &ID)? {
+}
+
+/// Puts in what is given, and checks the whole; `code` is for what the event itself says wrong.
+fn with_given(mut event: NewEvent, headers: &HeaderMap, given: Given, code: Code) -> Result<NewEvent> {
+    given.name_subject(&mut event);
+    if let Some(id) = given.id {
         // A CloudEvent keeps the id that it has of its own.
-        if let Some(own) = event.id.take().filter(|own| **own != *id) {
+        if let Some(own) = event.id.take().filter(|own| *own != id) {
             event.headers.push((Text::from(cloudevents::ID), own));
         }
-        event.id = Some(id.into());
+        event.id = Some(id);
     }
     user_headers(headers, &mut event)?;
     event.check().map_err(|error| Failure::new(code, error.0))?;
