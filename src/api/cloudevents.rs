@@ -120,6 +120,7 @@ fn event(Incoming(mut fields): Incoming) -> Result<NewEvent> {
     let data_base64 = data_base64.map_err(|_| invalid("data_base64 is a string".into()))?;
     let mut attributes = BTreeMap::new();
     for (name, raw) in fields {
+        check_name(&name).map_err(invalid)?;
         if let Some(value) = scalar(&name, &raw)? {
             attributes.insert(name, value);
         }
@@ -136,6 +137,12 @@ fn event(Incoming(mut fields): Incoming) -> Result<NewEvent> {
         event.content_type = content_type.unwrap_or_default().into();
     }
     Ok(event)
+}
+
+/// Whether an attribute may have this name.
+fn check_name(name: &str) -> std::result::Result<(), String> {
+    let fits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    fits.then_some(()).ok_or_else(|| format!("{name:?} is not the name of an attribute: those are made of a-z and 0-9"))
 }
 
 /// An attribute's text; `null` is absence.
@@ -159,10 +166,10 @@ fn attribute_fields(mut attributes: BTreeMap<String, String>, event: &mut NewEve
     }
     event.id = attributes.remove("id").map(Text::from);
     event.subject = attributes.get("type").map(|kind| Text::from(kind.as_str()));
+    // Checked here, so that they are even where the request gives others.
+    event.check().map_err(|error| error.0)?;
     for (name, value) in attributes {
-        if !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
-            return Err(format!("{name:?} is not the name of an attribute: those are made of a-z and 0-9"));
-        }
+        check_name(&name)?;
         event.headers.push((Text::from(format!("ce-{name}")), Text::from(value)));
     }
     Ok(())
@@ -200,6 +207,7 @@ mod tests {
             (r#"{"specversion":"1.0","id":"","source":"/s","type":"a"}"#.into(), "attribute id"),
             (format!("{{{ok},\"Bad\":1}}"), "a-z"),
             (format!("{{{ok},\"ext\":[1]}}"), "ext"),
+            (format!("{{{ok},\"\":null}}"), "a-z"),
             (ok.replace("\"7\"", "7").replace("\"spec", "{\"spec") + "}", "attribute id is a string"),
             (format!("{{{ok},\"data\":1,\"data_base64\":\"\"}}"), "not both"),
             ("[]".into(), "a map"),
