@@ -66,6 +66,10 @@ impl Node {
         {
             return Err(Error::Conflict(format!("node {} holds no replica of {name}", node.node_name(to))));
         }
+        // Said first, or the leader to be would hand the leadership back to the one preferred so far.
+        if let Some(to) = to {
+            node.prefer(&stream, to).await?;
+        }
         let leader = node.move_leader(&stream, to).await?;
         node.prefer(&stream, leader).await?;
         Ok(node.node_name(leader))
@@ -283,6 +287,8 @@ impl Inner {
             };
             match moved {
                 Err(Error::NoLeader) if Instant::now() < deadline => (),
+                // Somebody else was elected in between.
+                Ok(leader) if to.is_some_and(|to| to != leader) && Instant::now() < deadline => (),
                 moved => return moved,
             }
         }
