@@ -35,7 +35,7 @@ pub struct Reader {
 impl Node {
     /// One event, if it was acknowledged to anybody.
     pub async fn get_event(&self, stream: &StreamName, seq: u64) -> Result<Arc<Delivery>> {
-        let mut reader = self.reader(stream, From::Seq(seq), None).await?;
+        let mut reader = Reader::new(self, self.inner.find_stream(stream).await?, From::Seq(seq), None);
         let chunk = reader.next(Take { events: 1, wait: Duration::ZERO }).await?;
         match chunk.items.first() {
             Some(Item::Event(delivery)) if delivery.event.seq == seq => Ok(delivery.clone()),
@@ -47,8 +47,7 @@ impl Node {
 
     /// A reader with a cursor of its own.
     pub async fn reader(&self, stream: &StreamName, from: From, filter: Option<SubjectFilter>) -> Result<Reader> {
-        let stream = self.inner.find_stream(stream).await?;
-        let mut reader = Reader { node: self.inner.clone(), stream, filter, start: from.into(), position: None, failures: 0 };
+        let mut reader = Reader::new(self, self.inner.find_stream(stream).await?, from, filter);
         reader.resolve().await?;
         Ok(reader)
     }
@@ -67,6 +66,10 @@ impl std::convert::From<From> for Start {
 }
 
 impl Reader {
+    fn new(node: &Node, stream: Arc<Stream>, from: From, filter: Option<SubjectFilter>) -> Reader {
+        Reader { node: node.inner.clone(), stream, filter, start: from.into(), position: None, failures: 0 }
+    }
+
     /// The first seq that the next step may bring.
     pub fn cursor(&self) -> u64 {
         match self.start {
@@ -86,20 +89,19 @@ impl Reader {
         Ok(Chunk { items: step.items, next: step.next, last_seq: step.state.last_seq })
     }
 
-    /// Turns a start that moves with the stream into a seq, at once.
+    /// Begins with everything that anybody was told before, purges included, and turns a start that moves with the stream into a seq.
     async fn resolve(&mut self) -> Result<()> {
-        if matches!(self.start, Start::Seq(_)) {
-            return Ok(());
+        let local = self.local().await?;
+        if let Some(local) = &local {
+            // Without a leader the beginning is as new as this replica.
+            let _ = timeout(START_WAIT, self.node.catch_up(&local.group, Instant::now() + START_WAIT)).await;
         }
-        let step = match self.local().await? {
-            Some(local) => {
-                // Without a leader the start is as precise as this replica.
-                let _ = timeout(START_WAIT, self.node.catch_up(&local.group, Instant::now() + START_WAIT)).await;
-                self.resolve_local(&local).await?
-            }
-            None => self.ask(Take { events: 0, wait: Duration::ZERO }, true).await?.next,
+        let seq = match (self.start, local) {
+            (Start::Seq(seq), _) => seq,
+            (_, Some(local)) => self.resolve_local(&local).await?,
+            (_, None) => self.ask(Take { events: 0, wait: Duration::ZERO }, true).await?.next,
         };
-        self.start = Start::Seq(step);
+        self.start = Start::Seq(seq);
         Ok(())
     }
 
