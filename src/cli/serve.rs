@@ -68,12 +68,13 @@ pub async fn run(args: Args) -> Result {
         peer_advertise,
         data: settings.data,
         name: settings.name,
-        peer_listener,
+        peer_listener: peer_listener.into(),
         secret: found.secret(),
         start: settings.start,
         auto_create_streams: settings.auto_create_streams,
         timers: Default::default(),
         store: Default::default(),
+        world: Default::default(),
     };
     tracing::info!("API on {}, peers on {}, data in {}", config.url, config.peer_advertise, config.data.display());
     let http = Http::start(listener);

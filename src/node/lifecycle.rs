@@ -1,7 +1,7 @@
 //! A node from its start to its stop: its identity, its place in the cluster, its tasks.
 
 use super::catalog::CATALOG_WAIT;
-use super::config::{Config, Start};
+use super::config::{Config, Start, World};
 use super::directory::Directory;
 use super::door::Door;
 use super::error::Error;
@@ -69,8 +69,8 @@ impl Drop for OwnRuntime {
 impl Node {
     /// Starts the node and returns once it has its place in a cluster; `readiness` tells when it can serve.
     pub async fn start(config: Config) -> Result<Node, StartError> {
-        let runtime = OwnRuntime::new()?;
-        let handle = runtime.handle();
+        let runtime = if config.world.one_runtime { None } else { Some(OwnRuntime::new()?) };
+        let handle = runtime.as_ref().map_or_else(tokio::runtime::Handle::current, OwnRuntime::handle);
         let started = handle.spawn(begin(config, runtime));
         started.await.map_err(|error| StartError(format!("the start was interrupted: {error}")))?
     }
@@ -97,22 +97,20 @@ impl Node {
     }
 }
 
-async fn begin(config: Config, runtime: OwnRuntime) -> Result<Node, StartError> {
-    let (data, options) = (config.data.clone(), config.store.clone());
-    let opened = tokio::task::spawn_blocking(move || {
-        std::fs::create_dir_all(&data).map_err(|error| error.to_string())?;
-        Store::open_dir(&data, options).map_err(|error| error.to_string())
-    });
-    let opened = opened.await.map_err(|error| StartError(error.to_string()))?;
-    let store = opened.map_err(failed(&format!("the data directory {} cannot be opened", config.data.display())))?;
+async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, StartError> {
+    let World { clock, network, store, one_runtime: _ } = config.world.clone();
+    let store = match store {
+        Some(store) => store,
+        None => open_store(&config).await?,
+    };
     let mut identity = wake(&store, &config).await?;
 
     let (failures, failing) = mpsc::channel(16);
     let groups = Groups::new(store.clone(), config.timers, failures);
     let door = Arc::new(Door::new(groups.clone()));
-    let listener = config.peer_listener.into_std().and_then(tokio::net::TcpListener::from_std);
-    let listener = listener.map_err(|error| StartError(format!("the peer listener cannot be used: {error}")))?;
-    let mesh = Mesh::start(listener, mesh_identity(&identity), mesh::Options::new(config.secret.clone()), door.clone());
+    let listener = config.peer_listener.here().map_err(|error| StartError(format!("the peer listener cannot be used: {error}")))?;
+    let options = mesh::Options { network, ..mesh::Options::new(config.secret.clone()) };
+    let mesh = Mesh::start(listener, mesh_identity(&identity), options, door.clone());
     groups.set_mesh(mesh.clone());
 
     let founding = identity.node == 0 && config.start == Start::Bootstrap;
@@ -139,6 +137,7 @@ async fn begin(config: Config, runtime: OwnRuntime) -> Result<Node, StartError> 
         url: config.url,
         peer: config.peer_advertise,
         auto_create_streams: config.auto_create_streams,
+        clock,
         store,
         mesh,
         groups,
@@ -147,8 +146,8 @@ async fn begin(config: Config, runtime: OwnRuntime) -> Result<Node, StartError> 
         identity: Mutex::new(identity),
         streams: RwLock::new(HashMap::new()),
         room: Arc::new(Semaphore::new(limits::PENDING_BYTES_MAX)),
-        runtime: runtime.handle(),
-        own_runtime: Mutex::new(Some(runtime)),
+        runtime: tokio::runtime::Handle::current(),
+        own_runtime: Mutex::new(runtime),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
         leaving: watch::Sender::new(false),
@@ -167,6 +166,16 @@ async fn begin(config: Config, runtime: OwnRuntime) -> Result<Node, StartError> 
     inner.tasks.spawn_on(introduce(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(tell_leaders(inner.clone()), &inner.runtime);
     Ok(Node { inner })
+}
+
+async fn open_store(config: &Config) -> Result<Store, StartError> {
+    let (data, options) = (config.data.clone(), config.store.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&data).map_err(|error| error.to_string())?;
+        Store::open_dir(&data, options).map_err(|error| error.to_string())
+    });
+    let opened = opened.await.map_err(|error| StartError(error.to_string()))?;
+    opened.map_err(failed(&format!("the data directory {} cannot be opened", config.data.display())))
 }
 
 /// The identity that the data directory remembers, or a new one without a place; counts the start.
@@ -412,7 +421,10 @@ impl Inner {
         stream::iter(groups).for_each_concurrent(HAND_OVER_AT_A_TIME, |group| async move { group.close().await }).await;
         self.mesh.stop().await;
         let store = self.store.clone();
-        let closed = tokio::task::spawn_blocking(move || store.close()).await;
+        let closed = match store.is_stepped() {
+            true => Ok(store.close()),
+            false => tokio::task::spawn_blocking(move || store.close()).await,
+        };
         if let Ok(Err(error)) = closed {
             tracing::warn!(%error, "the store did not close cleanly");
         }

@@ -22,13 +22,14 @@ async fn start_node(folder: &TempDir, listener: TcpListener, number: usize, star
         data: folder.path().into(),
         name: Some(NodeName::new(&format!("n{number}")).unwrap()),
         url: format!("http://127.0.0.1:{}", 4700 + number),
-        peer_listener: listener,
+        peer_listener: listener.into(),
         peer_advertise: address,
         secret: Secret::new("a secret of the tests"),
         start,
         auto_create_streams: true,
         timers: Timers::default(),
         store: crate::store::Options::default(),
+        world: World::default(),
     };
     Node::start(config).await.unwrap()
 }

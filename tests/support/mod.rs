@@ -3,7 +3,7 @@
 use evermesh::{
     api,
     core::NodeName,
-    node::{Config, Node, Readiness, Secret, Start, Timers},
+    node::{Config, Node, Readiness, Secret, Start, Timers, World},
     store,
 };
 use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
@@ -63,13 +63,14 @@ async fn start() -> Vec<(String, Node)> {
             data: folder.join(format!("n{number}")),
             name: Some(NodeName::new(&format!("n{number}")).unwrap()),
             url: url.clone(),
-            peer_listener,
+            peer_listener: peer_listener.into(),
             peer_advertise: peer.clone(),
             secret: Secret::new("a secret of the tests"),
             start: first_peer.clone().map_or(Start::Bootstrap, |first| Start::Join(vec![first])),
             auto_create_streams: true,
             timers: Timers::default(),
             store: store::Options::default(),
+            world: World::default(),
         };
         let node = Node::start(config).await.unwrap();
         first_peer.get_or_insert(peer);
