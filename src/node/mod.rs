@@ -14,6 +14,7 @@ mod error;
 mod forwarder;
 mod identity;
 mod lifecycle;
+mod membership;
 mod metrics;
 mod operate;
 mod placing;
