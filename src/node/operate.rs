@@ -19,7 +19,7 @@ impl Node {
             cluster: format!("{:032x}", node.cluster),
             node: node.name.clone(),
             catalog_leader: catalog_leader.map(|id| node.node_name(id)),
-            nodes: node.picture(),
+            nodes: node.counted(node.picture()),
         })
     }
 
@@ -75,7 +75,7 @@ impl Node {
         }
     }
 
-    /// Changes whenever a node comes, goes or changes its address or reachability.
+    /// Changes whenever a node comes, goes or changes its address or reachability; what it leads and holds is not counted here.
     pub fn nodes(&self) -> watch::Receiver<Arc<Vec<NodeInfo>>> {
         self.inner.nodes.subscribe()
     }
@@ -133,10 +133,19 @@ impl Inner {
         })
     }
 
-    /// Every node that was not removed.
+    /// The same with what each node leads and holds: a look at all streams.
+    fn counted(&self, mut nodes: Vec<NodeInfo>) -> Vec<NodeInfo> {
+        let (led, held) = self.counts();
+        for node in &mut nodes {
+            node.streams_led = led.get(&node.id).copied().unwrap_or(0);
+            node.streams_held = held.get(&node.id).copied().unwrap_or(0);
+        }
+        nodes
+    }
+
+    /// Every node that was not removed; what it leads and holds is not counted.
     pub fn picture(&self) -> Vec<NodeInfo> {
         let alive = self.alive();
-        let (led, held) = self.counts();
         let versions = self.mesh.peers().borrow().clone();
         let members = self.directory.members().into_iter();
         let info = members.map(|node| NodeInfo {
@@ -145,8 +154,8 @@ impl Inner {
                 Some(PeerState::Connected { version, .. }) => version.to_string(),
                 _ => node.version,
             },
-            streams_led: led.get(&node.id).copied().unwrap_or(0),
-            streams_held: held.get(&node.id).copied().unwrap_or(0),
+            streams_led: 0,
+            streams_held: 0,
             id: node.id,
             name: node.name,
             url: node.url,
