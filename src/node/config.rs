@@ -15,6 +15,8 @@ pub enum Start {
     Bootstrap,
     /// Asks one of these (`host:port` of their peer listeners) to be let in.
     Join(Vec<String>),
+    /// The same, in the place of a node that is gone for good; its replicas are made anew here.
+    Replace { seeds: Vec<String>, node: NodeName },
     /// Must have a place already.
     Resume,
 }

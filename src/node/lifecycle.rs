@@ -7,7 +7,7 @@ use super::door::Door;
 use super::error::Error;
 use super::identity::{Identity, Join, Joined};
 use super::remote::{method, refusal};
-use super::{Inner, Node, placing, upkeep};
+use super::{Inner, Node, membership, placing, upkeep};
 use crate::cluster::mesh::{self, CallError, Mesh, PeerState};
 use crate::cluster::{Failure, Group, Groups};
 use crate::core::NodeName;
@@ -117,7 +117,10 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
     if identity.node == 0 {
         let place = match &config.start {
             Start::Bootstrap => Joined { cluster: random(), node: 1, peers: BTreeMap::new() },
-            Start::Join(seeds) => join(&mesh, seeds, &identity, &config.url, &config.peer_advertise).await?,
+            Start::Join(seeds) => join(&mesh, seeds, introduction(&identity, &config.url, &config.peer_advertise, None)).await?,
+            Start::Replace { seeds, node } => {
+                join(&mesh, seeds, introduction(&identity, &config.url, &config.peer_advertise, Some(node.clone()))).await?
+            }
             Start::Resume => return Err(StartError("this data directory belongs to no cluster yet: bootstrap or join one".into())),
         };
         identity = Identity { cluster: place.cluster, node: place.node, peers: place.peers, ..identity };
@@ -165,6 +168,7 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
     inner.tasks.spawn_on(upkeep::run(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(introduce(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(tell_leaders(inner.clone()), &inner.runtime);
+    inner.tasks.spawn_on(membership::watch(inner.clone()), &inner.runtime);
     Ok(Node { inner })
 }
 
@@ -227,10 +231,15 @@ fn random() -> u128 {
     u128::from_le_bytes(bytes).max(1)
 }
 
-/// Asks the seeds in turn until one of them lets this node in; a refusal that will not change ends it.
-async fn join(mesh: &Mesh, seeds: &[String], identity: &Identity, url: &str, peer: &str) -> Result<Joined, StartError> {
+/// How a node that has no place yet asks for one.
+fn introduction(identity: &Identity, url: &str, peer: &str, replace: Option<NodeName>) -> Join {
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    let ask = Join { token: identity.token, name: identity.name.clone(), url: url.into(), peer: peer.into(), version }.encode();
+    Join { token: identity.token, name: identity.name.clone(), url: url.into(), peer: peer.into(), version, replace }
+}
+
+/// Asks the seeds in turn until one of them lets this node in; a refusal that will not change ends it.
+async fn join(mesh: &Mesh, seeds: &[String], ask: Join) -> Result<Joined, StartError> {
+    let ask = ask.encode();
     let mut said = String::new();
     loop {
         for seed in seeds {
@@ -299,7 +308,8 @@ async fn follow_nodes(node: Arc<Inner>) {
             *old = picture;
             changed
         });
-        let drained = node.directory.node(node.id).is_some_and(|me| me.state != NodeState::Active);
+        let failed = node.failed.borrow().is_some();
+        let drained = failed || node.directory.node(node.id).is_some_and(|me| me.state != NodeState::Active);
         node.leaving.send_if_modified(|leaving| !node.stop.is_cancelled() && std::mem::replace(leaving, drained) != drained);
         tokio::select! {
             _ = node.stop.cancelled() => return,

@@ -15,6 +15,7 @@ mod error;
 mod forwarder;
 mod identity;
 mod lifecycle;
+mod membership;
 mod metrics;
 mod operate;
 mod placing;

@@ -1,5 +1,7 @@
 //! Nodes in one process, over loopback: the verbs as the rooms above use them.
 
+mod replace;
+
 use super::*;
 use crate::core::{Discard, NewEvent, SettingsPatch, StreamName, SubjectFilter, Text};
 use bytes::Bytes;
@@ -17,6 +19,10 @@ struct Cluster {
 }
 
 async fn start_node(folder: &TempDir, listener: TcpListener, number: usize, start: Start) -> Node {
+    try_start_node(folder, listener, number, start).await.unwrap()
+}
+
+async fn try_start_node(folder: &TempDir, listener: TcpListener, number: usize, start: Start) -> std::result::Result<Node, StartError> {
     let address = listener.local_addr().unwrap().to_string();
     let config = Config {
         data: folder.path().into(),
@@ -31,7 +37,7 @@ async fn start_node(folder: &TempDir, listener: TcpListener, number: usize, star
         store: crate::store::Options::default(),
         world: World::default(),
     };
-    Node::start(config).await.unwrap()
+    Node::start(config).await
 }
 
 impl Cluster {
