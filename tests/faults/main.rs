@@ -18,6 +18,7 @@ mod node;
 mod random;
 mod report;
 mod run;
+mod soak;
 mod value;
 mod workload;
 
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
         match cli.command {
             None => run::run(cli.run, place).await,
             Some(args::Command::Gaps(gaps)) => gaps::run(gaps, place).await,
-            Some(args::Command::Soak(_)) => Err("not yet".into()),
+            Some(args::Command::Soak(soak)) => soak::run(soak, place).await,
         }
     });
     runtime.shutdown_background();

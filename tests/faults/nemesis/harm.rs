@@ -115,7 +115,7 @@ impl Nemesis {
                 break true;
             }
             let url = self.cluster.nodes[node].url.clone();
-            if self.admin.is_ready(&url).await && self.has_all_copies().await {
+            if self.admin.is_ready(&url).await && self.missing_copy().await.is_none() {
                 break false;
             }
             if began.elapsed() > REBUILD_WAIT {
