@@ -6,7 +6,7 @@ use super::{
     stream::confirm,
     table::{Table, count, or_dash},
 };
-use crate::wire::{Cluster, NodeState};
+use crate::wire::{Cluster, Disk, NodeState};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -67,11 +67,13 @@ pub async fn run(args: Args) -> Result {
 fn status(cluster: &Cluster) -> String {
     let mut table = Table::new(&["ID", "NODE", "STATE", "LEADS", "HOLDS", "VERSION", "URL"], &[0, 3, 4]);
     for node in &cluster.nodes {
-        let state = match (node.state, node.reachable) {
-            (NodeState::Active, true) => "active",
-            (NodeState::Active, false) => "unreachable",
-            (NodeState::Draining, _) => "draining",
-            (NodeState::Removed, _) => "removed",
+        let state = match (node.state, node.reachable, node.disk) {
+            (NodeState::Active, true, Disk::Ok) => "active",
+            (NodeState::Active, true, Disk::Short) => "short of disk",
+            (NodeState::Active, true, Disk::Full) => "disk full",
+            (NodeState::Active, false, _) => "unreachable",
+            (NodeState::Draining, ..) => "draining",
+            (NodeState::Removed, ..) => "removed",
         };
         let name = if node.name == cluster.node { format!("{} *", node.name) } else { node.name.clone() };
         table.row([

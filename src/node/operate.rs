@@ -120,6 +120,7 @@ impl Inner {
                 _ => node.version,
             },
             streams_led: led.get(&node.id).copied().unwrap_or(0),
+            disk: self.disk.level(node.id),
             streams_held: held.get(&node.id).copied().unwrap_or(0),
             id: node.id,
             name: node.name,

@@ -18,6 +18,9 @@ pub mod method {
     pub const STREAM_STATUS: u16 = 105;
     pub const MOVE_LEADER: u16 = 106;
     pub const PURGE: u16 = 107;
+    pub const DISK: u16 = 120;
+    pub const COMPARE: u16 = 121;
+    pub const REREAD: u16 = 122;
 }
 
 /// Refusal codes of this room on the mesh.
@@ -30,6 +33,8 @@ pub mod refusal {
     pub const UNKNOWN: u16 = 102;
     /// An answer that trying again will not change; the message says why.
     pub const REJECTED: u16 = 103;
+    /// Not accepted: too few of the stream's replicas have room on their disks.
+    pub const DISK_FULL: u16 = 104;
 }
 
 const VERSION: u8 = 1;

@@ -4,6 +4,7 @@ use super::cell::{Cell, State};
 use super::file::DbFile;
 use super::queue::{Kind, Op, Queue};
 use super::segments::Segments;
+use super::space::Gauge;
 use super::{Done, Error, Options};
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ pub(super) struct Shared {
     pub tail_bytes: AtomicUsize,
     pub identity: Mutex<Option<Bytes>>,
     pub failed: watch::Sender<Option<Error>>,
+    pub space: Gauge,
     cells: Mutex<HashMap<u64, Arc<Cell>>>,
     fault: OnceLock<Error>,
 }
@@ -34,6 +36,7 @@ impl Shared {
             tail_bytes: AtomicUsize::new(0),
             identity: Mutex::new(None),
             failed: watch::Sender::new(None),
+            space: Gauge::default(),
             cells: Mutex::default(),
             fault: OnceLock::new(),
         }
