@@ -154,7 +154,11 @@ pub fn everything(reports: &Reports, settings: &[SettingsPatch], shared: &Shared
     }
     found.into_iter().for_each(|what| history.violation(what));
     for (host, report) in reports {
-        let logs: Vec<_> = report.logs.iter().map(|(group, log)| (group, log.len(), log.values().fold(0u64, |all, one| all.rotate_left(5) ^ one))).collect();
+        let logs: Vec<_> = report
+            .logs
+            .iter()
+            .map(|(group, log)| (group, log.len(), log.values().fold(0u64, |all, one| all.rotate_left(5) ^ one)))
+            .collect();
         history.trace(format_args!("host {host} ends with {logs:?}"));
     }
 }

@@ -181,7 +181,9 @@ impl History {
             Err(Error::ExpectationFailed { last_seq }) => {
                 self.counts.refused += 1;
                 if expected == Some(last_seq) || last_seq < acked_before {
-                    self.violation(format!("op {number} expected {expected:?} and was told {last_seq}, after {acked_before} was acknowledged"));
+                    self.violation(format!(
+                        "op {number} expected {expected:?} and was told {last_seq}, after {acked_before} was acknowledged"
+                    ));
                 }
             }
             Err(Error::OutcomeUnknown) => self.counts.unknown += 1,

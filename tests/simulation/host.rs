@@ -6,8 +6,8 @@ use super::world::Storage;
 use bytes::Bytes;
 use evermesh::core::{NewEvent, NodeName, SettingsPatch, StreamName, Text};
 use evermesh::node::{
-    Clock, Config, Error, From, Item, Listener, Network, Node, NodeInfo, Publish, Purge, Readiness, Reader, Secret, Start, StreamInfo, Take,
-    Timers, World,
+    Clock, Config, Error, From, Item, Listener, Network, Node, NodeInfo, Publish, Purge, Reader, Readiness, Secret, Start, StreamInfo,
+    Take, Timers, World,
 };
 use evermesh::store::crash::{Disk, Random};
 use evermesh::store::{Options, Store};
@@ -68,7 +68,15 @@ pub fn node_name(host: HostId) -> NodeName {
 }
 
 fn options() -> Options {
-    Options { segment_bytes: 256 << 10, tail_bytes: 4 << 10, tails_bytes: 1 << 20, cache_bytes: 1 << 20, sealed_cache_bytes: 1 << 16, open_segments: 2 }
+    Options {
+        segment_bytes: 256 << 10,
+        tail_bytes: 4 << 10,
+        tails_bytes: 1 << 20,
+        cache_bytes: 1 << 20,
+        sealed_cache_bytes: 1 << 16,
+        open_segments: 2,
+        ..Options::default()
+    }
 }
 
 pub async fn run(context: Context) {
@@ -259,7 +267,9 @@ async fn read_on(mut reader: Reader, shared: &Shared, host: HostId, stream: usiz
                 Item::Gap { from, to } => {
                     history.trace(format_args!("host {host} reads s{stream}: {from} to {to} are gone"));
                     if from != cursor || !history.streams[stream].trims {
-                        history.violation(format!("the follower of s{stream} at host {host} wants {cursor} and is told that {from} to {to} are gone"));
+                        history.violation(format!(
+                            "the follower of s{stream} at host {host} wants {cursor} and is told that {from} to {to} are gone"
+                        ));
                     }
                     let gap = &mut history.streams[stream].gap;
                     *gap = (*gap).max(to);

@@ -104,7 +104,8 @@ struct Running {
 
 fn many(arguments: &Arguments) -> ExitCode {
     let started = Instant::now();
-    let mut queue: std::collections::VecDeque<(u64, Option<String>)> = (arguments.from..arguments.from + arguments.seeds).map(|seed| (seed, None)).collect();
+    let mut queue: std::collections::VecDeque<(u64, Option<String>)> =
+        (arguments.from..arguments.from + arguments.seeds).map(|seed| (seed, None)).collect();
     let (mut running, mut passed, mut failed, mut twice): (Vec<Running>, u64, u64, u64) = (Vec::new(), 0, 0, 0);
     while !queue.is_empty() || !running.is_empty() {
         while running.len() < arguments.jobs

@@ -153,14 +153,20 @@ impl Scenario {
     fn fault(&mut self) -> Vec<(u64, Event)> {
         let host = self.any_host();
         let ids = self.world.ids();
-        let other = ids[(ids.iter().position(|id| *id == host).unwrap_or(0) + 1 + self.random.below(ids.len() as u64 - 1) as usize) % ids.len()];
+        let other =
+            ids[(ids.iter().position(|id| *id == host).unwrap_or(0) + 1 + self.random.below(ids.len() as u64 - 1) as usize) % ids.len()];
         let long = 50 + self.random.below(4_000);
         let kill = if self.random.chance(50) { Kill::Power } else { Kill::Process };
         let stream = self.random.below(STREAMS as u64) as usize;
         match self.random.below(100) {
             0..18 => vec![(0, Event::Kill(host, kill)), (long, Event::Start(host))],
             18..24 => vec![(0, Event::KillInACommit(host)), (long, Event::Start(host))],
-            24..30 => vec![(0, Event::Kill(host, kill)), (0, Event::Kill(other, kill)), (long, Event::Start(host)), (long + 100, Event::Start(other))],
+            24..30 => vec![
+                (0, Event::Kill(host, kill)),
+                (0, Event::Kill(other, kill)),
+                (long, Event::Start(host)),
+                (long + 100, Event::Start(other)),
+            ],
             30..34 => vec![(0, Event::KillAll(kill)), (long / 4, Event::StartAll)],
             34..44 => {
                 let others: Vec<_> = ids.iter().copied().filter(|id| *id != host).collect();
@@ -176,7 +182,10 @@ impl Scenario {
             50..56 => vec![(0, Event::Cut(host, other)), (long, Event::Mend(host, other))],
             56..62 => {
                 let slow = (1 + self.random.below(30), 31 + self.random.below(200));
-                [(host, other), (other, host)].iter().flat_map(|(a, b)| [(0, Event::Latency(*a, *b, slow)), (long, Event::Latency(*a, *b, (1, 2)))]).collect()
+                [(host, other), (other, host)]
+                    .iter()
+                    .flat_map(|(a, b)| [(0, Event::Latency(*a, *b, slow)), (long, Event::Latency(*a, *b, (1, 2)))])
+                    .collect()
             }
             62..67 => vec![(0, Event::Disk(host, (20, 20 + self.random.below(300)))), (long, Event::Disk(host, (0, 2)))],
             67..72 => {
@@ -190,7 +199,11 @@ impl Scenario {
             }
             80..84 => {
                 let name = format!("churn{}", self.random.below(2));
-                vec![(0, Event::Churn(name.clone(), true)), (long, Event::Churn(name.clone(), false)), (long + 20, Event::Churn(name, self.random.chance(50)))]
+                vec![
+                    (0, Event::Churn(name.clone(), true)),
+                    (long, Event::Churn(name.clone(), false)),
+                    (long + 20, Event::Churn(name, self.random.chance(50))),
+                ]
             }
             84..88 => vec![(0, Event::Move(stream, self.random.chance(50).then_some(host)))],
             88..91 => vec![(0, Event::Purge(1, self.random.below(3)))],
@@ -315,7 +328,8 @@ impl Scenario {
             }
             // A remove whose outcome was not known may have happened; a drained node is active again after its next start.
             let nodes = reports.values().flat_map(|report| &report.nodes);
-            let drained: Vec<HostId> = nodes.filter(|node| node.state == NodeState::Draining).filter_map(|node| host_of(&node.name)).collect();
+            let drained: Vec<HostId> =
+                nodes.filter(|node| node.state == NodeState::Draining).filter_map(|node| host_of(&node.name)).collect();
             for host in drained {
                 if bounced.insert(host) {
                     self.stop(host);
