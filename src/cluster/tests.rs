@@ -66,7 +66,7 @@ impl Handler for Nobody {
 }
 
 /// A group whose log says that these are its members, and whose vote that node 1 was elected in term 2.
-async fn reopened(members: &[u64]) -> (TempDir, Group) {
+async fn reopened(members: &[u64]) -> (TempDir, Store, Group) {
     let folder = TempDir::new().unwrap();
     let store = Store::open_dir(folder.path(), Options::default()).unwrap();
     let group = store.group(1);
@@ -81,19 +81,19 @@ async fn reopened(members: &[u64]) -> (TempDir, Group) {
     let mesh = Mesh::start(listener, identity, MeshOptions::new(Secret::new("secret")), Arc::new(Nobody));
     let (fold, timers, failures) = (Arc::new(Kept::default()), Timers::default(), mpsc::channel(1).0);
     let group = Group::open(Open { id: 1, node: 1, mesh: &mesh, store: group, fold, timers, failures }).await;
-    (folder, group.unwrap())
+    (folder, store, group.unwrap())
 }
 
 #[tokio::test]
 async fn a_leader_that_starts_again_does_not_go_on_in_its_old_term() {
-    let (_folder, group) = reopened(&[1, 2, 3]).await;
+    let (_folder, _store, group) = reopened(&[1, 2, 3]).await;
     let state = group.raft().with_raft_state(|state| state.server_state).await.unwrap();
     assert_eq!(state, ServerState::Follower);
 }
 
 #[tokio::test]
 async fn a_group_of_one_is_led_again_at_once() {
-    let (_folder, group) = reopened(&[1]).await;
+    let (_folder, _store, group) = reopened(&[1]).await;
     let mut leadership = group.leadership();
     let led = leadership.wait_for(|now| now.mine.is_some()).await.unwrap();
     assert_eq!(led.term, 3);
