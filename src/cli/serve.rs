@@ -74,7 +74,7 @@ pub async fn run(args: Args, world: World) -> Result {
         start: settings.start,
         auto_create_streams: settings.auto_create_streams,
         timers: Default::default(),
-        store: Default::default(),
+        store: crate::node::StoreOptions { disk_reserve_bytes: settings.disk_reserve, ..Default::default() },
         world,
     };
     tracing::info!("API on {}, peers on {}, data in {}", config.url, config.peer_advertise, config.data.display());
