@@ -4,7 +4,7 @@
 //! their network, `workload` publishes and reads, `history` is what was written down, `invariants` judge it.
 
 // Of a program, cargo compiles the unit tests' modules and drops the tests in them; `checks.rs` runs those.
-#![allow(unused_imports)]
+#![allow(unused_imports, dead_code)]
 
 mod args;
 mod cluster;

@@ -112,14 +112,17 @@ async fn all_of_it(args: &Soak, place: Place, folder: &Folder) -> Result<bool> {
         let settings = json!({ "replicas": 3, "max_bytes": KEEP_BYTES, "dedup_window": DEDUP_WINDOW });
         admin.create(&cluster.nodes[0].url, stream, settings).await?;
     }
-    let shared = Arc::new(Shared { retention: true, ..Shared::new(1, cluster.roster.clone(), &streams) });
+    let shared = Arc::new(Shared::new(1, cluster.roster.clone(), &streams).with_retention());
     let mut load = workload::start(&shared, &size);
     let watch = tokio::spawn(watch::run(shared.clone()));
     let churn = tokio::spawn(churn(shared.clone(), admin.clone()));
 
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); NODES];
     let began = Instant::now();
-    println!("{:>8} {:>5} {:>12} {:>12} {:>8} {:>12} {:>12} {:>8}", "s", "node", "resident KiB", "descriptors", "threads", "data KiB", "acked", "leaders");
+    println!(
+        "{:>8} {:>5} {:>12} {:>12} {:>8} {:>12} {:>12} {:>8}",
+        "s", "node", "resident KiB", "descriptors", "threads", "data KiB", "acked", "leaders"
+    );
     while began.elapsed().as_secs_f64() < 60.0 * args.minutes {
         sleep(SAMPLE_EVERY.min(Duration::from_secs_f64(args.minutes * 60.0 / 8.0))).await;
         for (node, samples) in samples.iter_mut().enumerate() {
@@ -149,12 +152,20 @@ async fn all_of_it(args: &Soak, place: Place, folder: &Folder) -> Result<bool> {
     }
     cluster.end().await;
     for node in &cluster.nodes {
-        process::panics(&node.log).into_iter().for_each(|line| shared.violate(Violation::new(Broken::Crashed, format!("{}: {line}", node.name))));
+        process::panics(&node.log)
+            .into_iter()
+            .for_each(|line| shared.violate(Violation::new(Broken::Crashed, format!("{}: {line}", node.name))));
     }
     let grown: Vec<_> = cluster.nodes.iter().zip(&samples).flat_map(|(node, samples)| growth(&node.name, samples)).collect();
     grown.iter().for_each(|text| println!("GROWTH {text}"));
     println!("{}", report::progress(&shared, 0));
-    println!("command: tests/faults/run soak --minutes {} --rate {}\nmachine: {}\ncommit:  {}", args.minutes, args.rate, machine(), commit());
+    println!(
+        "command: tests/faults/run soak --minutes {} --rate {}\nmachine: {}\ncommit:  {}",
+        args.minutes,
+        args.rate,
+        machine(),
+        commit()
+    );
     println!("leader changes {changes}, figures that grew {}, violations {}", grown.len(), shared.violations().told.len());
     Ok(grown.is_empty() && changes == 0 && shared.violations().counts.is_empty())
 }

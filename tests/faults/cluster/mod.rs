@@ -21,8 +21,10 @@ pub type Result<T> = std::result::Result<T, String>;
 /// How long a node may take until it is ready.
 pub const READY_WAIT: Duration = Duration::from_secs(60);
 const STOP_WAIT: Duration = Duration::from_secs(40);
-const LOOPBACK_API: u16 = 15100;
-const LOOPBACK_PEER: u16 = 15200;
+/// Two ports a node, chosen by our process' id, so that two runs rarely meet.
+fn loopback_port(node: usize, peer: bool) -> u16 {
+    15_000 + 20 * (std::process::id() % 40) as u16 + 2 * (node % 10) as u16 + u16::from(peer)
+}
 
 /// Where clients find nodes: the nodes that were started and not removed, whatever state they are in.
 #[derive(Clone, Default)]
@@ -103,7 +105,7 @@ impl Cluster {
                 network::add(node)?;
                 format!("http://{}:{}", network::api_address(node), network::API_PORT)
             }
-            Place::Loopback => format!("http://127.0.0.1:{}", LOOPBACK_API + node as u16),
+            Place::Loopback => format!("http://127.0.0.1:{}", loopback_port(node, false)),
         };
         let folder = self.options.folder.join(&name);
         let mut environment = Vec::new();
@@ -161,7 +163,7 @@ impl Cluster {
     fn peer(&self, node: usize) -> String {
         match self.options.place {
             Place::Namespaces => format!("{}:{}", network::peer_address(node), network::PEER_PORT),
-            Place::Loopback => format!("127.0.0.1:{}", LOOPBACK_PEER + node as u16),
+            Place::Loopback => format!("127.0.0.1:{}", loopback_port(node, true)),
         }
     }
 
