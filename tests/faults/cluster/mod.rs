@@ -59,6 +59,8 @@ pub struct Node {
     /// What comes before the arguments of `serve`; the harness itself can be a node.
     pub program: PathBuf,
     pub environment: Vec<(String, String)>,
+    /// The node whose place it takes at its first start.
+    pub replaces: Option<String>,
     process: std::result::Result<Process, Down>,
 }
 
@@ -125,6 +127,7 @@ impl Cluster {
             program,
             environment,
             name,
+            replaces: None,
             process: Err(Down::Absent),
         });
         Ok(node)
@@ -192,6 +195,9 @@ impl Cluster {
                 let others = (0..self.nodes.len()).filter(|other| *other != node).map(|other| self.advertised(other));
                 let others: Vec<_> = others.collect();
                 arguments.extend(["--join".to_owned(), others.join(",")]);
+                if let Some(old) = &it.replaces {
+                    arguments.extend(["--replace".to_owned(), old.clone()]);
+                }
             }
         }
         arguments

@@ -17,7 +17,7 @@ const BACKUP_AGE: Duration = Duration::from_secs(3);
 const REBUILD_WAIT: Duration = Duration::from_secs(60);
 
 /// How long a node may take to go on or to end once its disk is well again, and how long it is watched at least.
-const DECIDE_WAIT: Duration = Duration::from_secs(5);
+const DECIDE_WAIT: Duration = Duration::from_secs(20);
 const DECIDE_LEAST: Duration = Duration::from_secs(1);
 
 type Done = Option<(String, Option<Undo>)>;

@@ -32,16 +32,9 @@ impl Nemesis {
     pub async fn recover(&mut self) {
         let began = Instant::now();
         for node in self.cluster.members() {
-            if let Err(why) = self.cluster.start(node) {
-                self.shared.harness_failed(&why);
-            }
-        }
-        for node in self.cluster.members() {
-            let url = self.cluster.nodes[node].url.clone();
-            if let Err(why) = self.admin.ready(&url, READY_WAIT).await {
+            if let Err(why) = self.until_ready(node).await {
                 self.shared.violate(Violation::new(Broken::Hung, format!("nothing is broken any more, and {why}")));
             }
-            self.look_for_ended();
         }
         let before: Vec<_> = self.shared.streams.iter().map(|_| self.shared.now_us()).collect();
         let stuck = || -> Vec<&str> {
@@ -59,6 +52,23 @@ impl Nemesis {
             sleep(Duration::from_millis(10)).await;
         }
         self.slowest_recovery = self.slowest_recovery.max(began.elapsed());
+    }
+
+    /// Starts the node if need be, and once more if it ends meanwhile, and waits until it is ready.
+    async fn until_ready(&mut self, node: usize) -> Result<(), String> {
+        let began = Instant::now();
+        let url = self.cluster.nodes[node].url.clone();
+        loop {
+            self.cluster.start(node)?;
+            if self.admin.is_ready(&url).await {
+                return Ok(());
+            }
+            if began.elapsed() > READY_WAIT {
+                return Err(format!("{url} was not ready within {} s", READY_WAIT.as_secs()));
+            }
+            sleep(Duration::from_millis(20)).await;
+            self.look_for_ended();
+        }
     }
 
     /// Whether every stream has all its copies; waits for it.
