@@ -75,6 +75,11 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auto_create_streams: Option<bool>,
 
+    /// Speak no newer version of the peer protocol than this: to try a rolling upgrade [default: the newest]
+    #[arg(long, env = "EVERMESH_PEER_PROTOCOL_MAX", value_name = "N", hide = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_protocol_max: Option<u16>,
+
     /// How log lines look [default: human]
     #[arg(long, env = "EVERMESH_LOG_FORMAT", value_name = "FORMAT", value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,6 +109,7 @@ pub struct Resolved {
     pub secret_file: Option<PathBuf>,
     pub insecure: bool,
     pub auto_create_streams: bool,
+    pub peer_protocol_max: Option<u16>,
     pub log_format: LogFormat,
 }
 
@@ -125,6 +131,7 @@ impl Settings {
             secret_file: self.secret_file.or(other.secret_file),
             insecure: self.insecure.or(other.insecure),
             auto_create_streams: self.auto_create_streams.or(other.auto_create_streams),
+            peer_protocol_max: self.peer_protocol_max.or(other.peer_protocol_max),
             log_format: self.log_format.or(other.log_format),
         }
     }
@@ -191,6 +198,7 @@ impl Settings {
             secret_file: self.secret_file,
             insecure: self.insecure.unwrap_or(false),
             auto_create_streams: self.auto_create_streams.unwrap_or(false),
+            peer_protocol_max: self.peer_protocol_max,
             log_format: self.log_format.unwrap_or_default(),
         })
     }
@@ -230,11 +238,11 @@ mod tests {
             assert_eq!(arg.get_long().unwrap(), key.replace('_', "-"));
             assert_eq!(arg.get_env().unwrap().to_str().unwrap(), format!("EVERMESH_{}", key.to_uppercase()));
             let text = |value: &str| format!("{key} = {value}\n");
-            let values = ["\"json\"", "true", "[\"a:1\"]"];
+            let values = ["\"json\"", "true", "1", "[\"a:1\"]"];
             assert!(values.iter().any(|value| Settings::parse(&text(value)).is_ok()), "the file knows no {key}");
             keys += 1;
         }
-        assert_eq!(keys, 12);
+        assert_eq!(keys, 13);
     }
 
     #[test]

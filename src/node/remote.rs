@@ -18,6 +18,8 @@ pub mod method {
     pub const STREAM_STATUS: u16 = 105;
     pub const MOVE_LEADER: u16 = 106;
     pub const PURGE: u16 = 107;
+    /// The caller stops soon: nothing should be handed over to it. Older builds do not know it, which does no harm.
+    pub const LEAVING: u16 = 108;
 }
 
 /// Refusal codes of this room on the mesh.

@@ -28,6 +28,7 @@ async fn start_node(folder: &TempDir, listener: TcpListener, number: usize, star
         start,
         auto_create_streams: true,
         timers: Timers::default(),
+        peer_protocol_max: None,
         store: crate::store::Options::default(),
     };
     Node::start(config).await.unwrap()

@@ -2,6 +2,7 @@
 
 use super::proposer::now;
 use super::stream::Stream;
+use super::streams::LAG_MAX;
 use super::{Inner, purge};
 use crate::cluster::Group;
 use crate::cluster::mesh::PeerState;
@@ -20,8 +21,6 @@ const MEMBERS_EVERY: u64 = 4;
 const SETTLE: Duration = Duration::from_secs(3);
 /// Placements changed at a time.
 const MOVES: usize = 8;
-/// A replica so many entries behind is as good as up to date: it may be handed the leadership.
-const LAG_MAX: u64 = 16;
 
 /// Groups with a change under way, so that there is one at a time for each.
 #[derive(Clone, Default)]
@@ -149,7 +148,7 @@ fn is_settled(node: &Inner, id: u64) -> bool {
     let active = node.directory.node(id).is_some_and(|node| node.state == NodeState::Active);
     let peers = node.mesh.peers().borrow().clone();
     let connected = matches!(peers.get(&id), Some(PeerState::Connected { since, .. }) if since.elapsed() >= SETTLE);
-    active && connected
+    active && connected && node.stays(id)
 }
 
 /// When the spread was last found to be even, and for which nodes and streams.

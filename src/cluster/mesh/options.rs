@@ -2,6 +2,7 @@
 
 use crate::core::limits;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,9 +70,11 @@ impl Lane {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub secret: Secret,
+    /// The newest version of the peer protocol that this node speaks, of [`PROTOCOLS`]: smaller to pass for an older build.
+    pub protocol_max: u16,
     /// How often an otherwise quiet consensus connection says that its node lives.
     pub ping_every: Duration,
-    /// A peer that sent nothing for so long is down.
+    /// A peer that sent nothing for so long is down. Twelve signs of life must be missing: two busy cores delay one, not twelve.
     pub silent_after: Duration,
     /// Longest TCP connect.
     pub connect_timeout: Duration,
@@ -86,12 +89,21 @@ pub struct Options {
     pub calls_max: usize,
 }
 
+/// The versions of the peer protocol that this build speaks. Two nodes speak the highest that both know.
+///
+/// | version | brings |
+/// |---|---|
+/// | 1 | frames, consensus, and what nodes ask of each other |
+/// | 2 | what survivors say about a peer that is gone (`cluster::evidence`) |
+pub const PROTOCOLS: RangeInclusive<u16> = 1..=2;
+
 impl Options {
     pub fn new(secret: Secret) -> Options {
         Options {
             secret,
+            protocol_max: *PROTOCOLS.end(),
             ping_every: Duration::from_millis(50),
-            silent_after: Duration::from_secs(1),
+            silent_after: Duration::from_millis(600),
             connect_timeout: Duration::from_secs(1),
             handshake_timeout: Duration::from_secs(5),
             redial_min: Duration::from_millis(50),
@@ -99,6 +111,11 @@ impl Options {
             queue_bytes_max: limits::PEER_QUEUE_BYTES_MAX,
             calls_max: limits::PEER_CALLS_MAX,
         }
+    }
+
+    /// The versions that this node offers and takes.
+    pub(super) fn protocols(&self) -> RangeInclusive<u16> {
+        *PROTOCOLS.start()..=self.protocol_max.clamp(*PROTOCOLS.start(), *PROTOCOLS.end())
     }
 
     /// The bulk connection's news of life may be rarer: the consensus connection is the failure detector.
