@@ -397,7 +397,7 @@ impl Herald {
         let mut server = raft.server_metrics();
         let raft = raft.clone();
         tokio::spawn(async move {
-            let mut first = true;
+            let opened_in = server.borrow_watched().vote.leader_id.term.max(1);
             loop {
                 let now = {
                     let metrics = server.borrow_watched();
@@ -408,11 +408,10 @@ impl Herald {
                     before = std::mem::replace(old, now);
                     before != now
                 });
-                // A leader that was one before its restart was not elected, and the first leader of a group is no news.
-                if !first && before.mine.is_none() && now.mine.is_some() && now.term > 1 {
+                // Who goes on with the term of before its restart was not elected, and the first leader of a group is no news.
+                if before.mine.is_none() && now.mine.is_some() && now.term > opened_in {
                     self.tell_elected(now);
                 }
-                first = false;
                 if server.changed().await.is_err() {
                     break;
                 }

@@ -29,6 +29,8 @@ mod types;
 mod upkeep;
 
 #[cfg(test)]
+mod failover_tests;
+#[cfg(test)]
 mod tests;
 
 pub use crate::cluster::{Timers, mesh::Secret};

@@ -74,7 +74,8 @@ pub struct Options {
     pub protocol_max: u16,
     /// How often an otherwise quiet consensus connection says that its node lives.
     pub ping_every: Duration,
-    /// A peer that sent nothing for so long is down. Twelve signs of life must be missing: two busy cores delay one, not twelve.
+    /// A peer that sent nothing for so long is down. Sixteen signs of life must be missing: busy cores delay
+    /// one or two, not sixteen.
     pub silent_after: Duration,
     /// Longest TCP connect.
     pub connect_timeout: Duration,
@@ -103,7 +104,7 @@ impl Options {
             secret,
             protocol_max: *PROTOCOLS.end(),
             ping_every: Duration::from_millis(50),
-            silent_after: Duration::from_millis(600),
+            silent_after: Duration::from_millis(800),
             connect_timeout: Duration::from_secs(1),
             handshake_timeout: Duration::from_secs(5),
             redial_min: Duration::from_millis(50),
