@@ -1,6 +1,6 @@
 //! `evermesh serve`: one node, from its settings to its graceful end.
 //!
-//! - The API listens before the node has started, and says so (`/readyz`), and until the node has stopped.
+//! - The API listens before the node has started, and says so (`/readyz`), and until the leaderships were handed over.
 //! - A first signal stops gracefully: leaderships are handed over. A second one ends the process where it is.
 
 use super::{
@@ -20,7 +20,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 /// A node that has not handed everything over by then is stopped all the same: the others elect.
-const STOP_WAIT: Duration = Duration::from_secs(15);
+const STOP_WAIT: Duration = Duration::from_secs(20);
 
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -74,6 +74,7 @@ pub async fn run(args: Args, world: World) -> Result {
         start: settings.start,
         auto_create_streams: settings.auto_create_streams,
         timers: Default::default(),
+        peer_protocol_max: settings.peer_protocol_max,
         store: crate::node::StoreOptions { disk_reserve_bytes: settings.disk_reserve, ..Default::default() },
         world,
     };
@@ -96,8 +97,17 @@ async fn with_node(config: Config, http: &Http, stop: &mut Stop) -> Result {
         () = stop.asked() => Ok(()),
     };
     tracing::info!("stopping");
+    // The leaderships first; then what clients began is finished, while this node can still forward it; then the rest.
+    let stopping = async {
+        if outcome.is_ok() {
+            node.leave().await;
+            http.shutdown.cancel();
+            http.ended.cancelled().await;
+        }
+        node.stop().await;
+    };
     tokio::select! {
-        stopped = tokio::time::timeout(STOP_WAIT, node.stop()) => {
+        stopped = tokio::time::timeout(STOP_WAIT, stopping) => {
             if stopped.is_err() {
                 tracing::warn!("not everything was handed over within {} s", STOP_WAIT.as_secs());
             }
@@ -248,7 +258,7 @@ fn remember(said: Settings, data: &Path) -> Result {
         return Ok(());
     }
     // How the node came into its cluster must not be repeated, should its data be lost; the secret is kept beside this file.
-    let kept = Settings { data: None, bootstrap: None, join: None, replace: None, secret_file: None, ..said };
+    let kept = Settings { data: None, bootstrap: None, join: None, replace: None, secret_file: None, peer_protocol_max: None, ..said };
     let heading = "Written by `evermesh serve` at this node's first start: what it was started with.\nFlags and EVERMESH_* variables win over what stands here. Yours to change.";
     let writing = format!("cannot write {}", file.display());
     std::fs::create_dir_all(data).map_err(io(&writing))?;

@@ -85,6 +85,10 @@ pub struct Settings {
     #[arg(long, env = "EVERMESH_DISK_RESERVE", value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_reserve: Option<String>,
+    /// Speak no newer version of the peer protocol than this: to try a rolling upgrade [default: the newest]
+    #[arg(long, env = "EVERMESH_PEER_PROTOCOL_MAX", value_name = "N", hide = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_protocol_max: Option<u16>,
 
     /// How log lines look [default: human]
     #[arg(long, env = "EVERMESH_LOG_FORMAT", value_name = "FORMAT", value_enum)]
@@ -117,6 +121,7 @@ pub struct Resolved {
     pub auto_create_streams: bool,
     /// In bytes.
     pub disk_reserve: Option<u64>,
+    pub peer_protocol_max: Option<u16>,
     pub log_format: LogFormat,
 }
 
@@ -140,6 +145,7 @@ impl Settings {
             insecure: self.insecure.or(other.insecure),
             auto_create_streams: self.auto_create_streams.or(other.auto_create_streams),
             disk_reserve: self.disk_reserve.or(other.disk_reserve),
+            peer_protocol_max: self.peer_protocol_max.or(other.peer_protocol_max),
             log_format: self.log_format.or(other.log_format),
         }
     }
@@ -212,6 +218,7 @@ impl Settings {
             insecure: self.insecure.unwrap_or(false),
             auto_create_streams: self.auto_create_streams.unwrap_or(false),
             disk_reserve: disk_reserve.transpose().map_err(|why| Failure::usage(format!("--disk-reserve: {why}")))?,
+            peer_protocol_max: self.peer_protocol_max,
             log_format: self.log_format.unwrap_or_default(),
         })
     }
@@ -251,7 +258,7 @@ mod tests {
             assert_eq!(arg.get_long().unwrap(), key.replace('_', "-"));
             assert_eq!(arg.get_env().unwrap().to_str().unwrap(), format!("EVERMESH_{}", key.to_uppercase()));
             let text = |value: &str| format!("{key} = {value}\n");
-            let values = ["\"json\"", "true", "[\"a:1\"]"];
+            let values = ["\"json\"", "true", "1", "[\"a:1\"]"];
             assert!(values.iter().any(|value| Settings::parse(&text(value)).is_ok()), "the file knows no {key}");
             keys += 1;
         }

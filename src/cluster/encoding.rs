@@ -52,12 +52,12 @@ pub fn get_log_id(r: &mut Reader) -> Result<LogId, Corrupt> {
     Ok(LogId::new(leader, r.varint()?))
 }
 
-fn put_vote(w: &mut Writer, vote: &Vote) {
+pub fn put_vote(w: &mut Writer, vote: &Vote) {
     put_leader(w, &vote.leader_id);
     w.u8(vote.committed as u8);
 }
 
-fn get_vote(r: &mut Reader) -> Result<Vote, Corrupt> {
+pub fn get_vote(r: &mut Reader) -> Result<Vote, Corrupt> {
     let leader_id = get_leader(r)?;
     Ok(Vote { leader_id, committed: r.u8()? != 0 })
 }

@@ -1,8 +1,10 @@
 //! One Raft group on this node: proposing, leadership, membership, and its life from opening to closing.
 
+use super::evidence::{Standing, Voters};
+use super::groups::Elections;
 use super::machine::{Fold, Folded};
 use super::network::Factory;
-use super::types::{EntryPayload, LeaderId, Payload, Raft, Response, TypeConfig, Vote};
+use super::types::{EntryPayload, LeaderId, Payload, Raft, Response, TransferRequest, TypeConfig, Vote};
 use super::{log::Log, mesh::Mesh};
 use crate::store;
 use bytes::Bytes;
@@ -15,10 +17,13 @@ use openraft::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout},
+};
 
 /// Timers of a group, in milliseconds.
 ///
@@ -45,6 +50,44 @@ pub struct Leadership {
     /// Set while this node leads: what a proposal is bound to.
     pub mine: Option<LeaderId>,
 }
+
+/// Waits until the leadership is another one than `seen`, at most for `pause`.
+pub async fn changed_within(mut leadership: watch::Receiver<Leadership>, seen: Leadership, pause: Duration) {
+    let ended = matches!(timeout(pause, leadership.wait_for(|now| *now != seen)).await, Ok(Err(_)));
+    if ended {
+        // Nothing will change any more: whoever tries on does not spin.
+        sleep(pause).await;
+    }
+}
+
+/// Why a replica became the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A majority saw the leader before gone.
+    Evidence,
+    /// The leader before handed over.
+    Transfer,
+    /// Nothing had come from a leader for too long.
+    Timer,
+}
+
+/// A replica of this node leads now.
+#[derive(Clone, Copy, Debug)]
+pub struct Elected {
+    pub group: u64,
+    pub term: u64,
+    pub cause: Cause,
+    /// Since the leader before was seen gone.
+    pub took: Option<Duration>,
+}
+
+/// An election that was called for, and since when its cause was known.
+type Called = Arc<Mutex<Option<(Cause, Instant)>>>;
+
+/// A call is the cause of an election that is won so soon after it.
+const CALL_COUNTS: Duration = Duration::from_secs(2);
+/// Longest wait for what a group has in its queue.
+const STANDING_WAIT: Duration = Duration::from_millis(200);
 
 /// Why a proposal has no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +119,7 @@ struct Inner {
     folded: Folded,
     log: Log,
     leadership: watch::Receiver<Leadership>,
+    called: Called,
 }
 
 /// Applied commands read back from the log, and the index at which to go on.
@@ -111,6 +155,7 @@ pub struct Open<'a> {
     pub fold: Arc<dyn Fold>,
     pub timers: Timers,
     pub failures: mpsc::Sender<Failure>,
+    pub elections: Elections,
 }
 
 fn config(timers: Timers) -> Config {
@@ -120,9 +165,6 @@ fn config(timers: Timers) -> Config {
         election_timeout_min: timers.election_min,
         election_timeout_max: timers.election_max,
         enable_pre_vote: Some(true),
-        // Entries go to the followers before they are on the leader's own disk. A leader that lost them and went on in the same term
-        // would write others under the same log ids, and the followers would take them for those that they have.
-        enable_leader_restore: Some(false),
         quorum_loss_probe_interval: Some(timers.election_max * 2 + timers.election_min),
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
@@ -145,13 +187,15 @@ impl Group {
         let log = Log::new(open.store);
         let raft = Raft::new(open.node, Arc::new(config), factory, log.clone(), folded.clone());
         let raft = raft.await.map_err(|why| failure(why.to_string()))?;
-        let leadership = watch_leadership(id, open.node, &raft, open.failures);
+        let called = Called::default();
+        let herald = Herald { group: id, node: open.node, failures: open.failures, elections: open.elections, called: called.clone() };
+        let leadership = herald.watch(&raft);
         let voters: Vec<u64> = raft.metrics().borrow_watched().membership_config.membership().voter_ids().collect();
         if voters == [open.node] {
             // Nobody else could be elected: no need to wait for that.
             raft.trigger().elect(false).await.map_err(|why| failure(why.to_string()))?;
         }
-        Ok(Group { inner: Arc::new(Inner { id, node: open.node, raft, folded, log, leadership }) })
+        Ok(Group { inner: Arc::new(Inner { id, node: open.node, raft, folded, log, leadership, called }) })
     }
 
     pub fn id(&self) -> u64 {
@@ -173,6 +217,47 @@ impl Group {
     /// Who leads now.
     pub fn current(&self) -> Leadership {
         *self.inner.leadership.borrow()
+    }
+
+    /// Waits until the leadership is another one than `seen`, at most for `pause`.
+    pub async fn changed_within(&self, seen: Leadership, pause: Duration) {
+        changed_within(self.leadership(), seen, pause).await;
+    }
+
+    /// What this replica would bring into an election, and who votes; `None` where there is a leader besides the one that is gone, or
+    /// this replica has no vote.
+    pub(super) async fn standing(&self, gone: u64) -> Option<(Standing, Voters)> {
+        let state = self.inner.raft.with_raft_state(|state| {
+            let voters: Voters = state.membership_state.effective().membership().get_joint_config().clone();
+            (Standing { vote: *state.vote_ref(), last: state.log_ids.last().copied() }, voters)
+        });
+        let (standing, voters) = timeout(STANDING_WAIT, state).await.ok()?.ok()?;
+        let led = standing.vote.committed && standing.vote.leader_id.node_id != gone;
+        let votes = voters.iter().any(|set| set.contains(&self.inner.node));
+        (!led && votes).then_some((standing, voters))
+    }
+
+    /// Stands for election in the place of a leader that was seen gone at `since`, whatever lease voters gave it.
+    pub(super) fn stand(&self, standing: Standing, since: Instant) {
+        let group = self.clone();
+        tokio::spawn(async move {
+            group.call(Cause::Evidence, since);
+            let request = TransferRequest::new(standing.vote, group.inner.node, standing.last);
+            if let Ok(Err(error)) = group.inner.raft.handle_transfer_leader(request).await {
+                tracing::debug!(group = group.inner.id, %error, "this replica could not stand for election");
+            }
+        });
+    }
+
+    /// A leader hands over.
+    pub(super) fn expect_transfer(&self, request: &TransferRequest) {
+        if *request.to_node_id() == self.inner.node {
+            self.call(Cause::Transfer, Instant::now());
+        }
+    }
+
+    fn call(&self, cause: Cause, since: Instant) {
+        *self.inner.called.lock().expect("nobody panics while holding it") = Some((cause, since));
     }
 
     /// Makes these the first members. Harmless where the group has a log already.
@@ -292,7 +377,7 @@ impl Group {
         let mut leadership = self.leadership();
         self.inner.raft.trigger().transfer_leader(to).await.map_err(|error| error.to_string())?;
         let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != self.inner.node));
-        match tokio::time::timeout(within, moved).await {
+        match timeout(within, moved).await {
             Ok(Ok(now)) => Ok(now.leader.unwrap_or(to)),
             _ => Err("the new leader was not elected in time".into()),
         }
@@ -321,31 +406,58 @@ impl Group {
 }
 
 /// Follows openraft's own state: publishes who leads, and reports a group that ended by itself.
-fn watch_leadership(group: u64, node: u64, raft: &Raft, failures: mpsc::Sender<Failure>) -> watch::Receiver<Leadership> {
-    let (sender, receiver) = watch::channel(Leadership::default());
-    let mut server = raft.server_metrics();
-    let raft = raft.clone();
-    tokio::spawn(async move {
-        loop {
-            let now = {
-                let metrics = server.borrow_watched();
-                leadership(node, metrics.state, metrics.current_leader, &metrics.vote)
-            };
-            sender.send_if_modified(|old| std::mem::replace(old, now) != now);
-            if server.changed().await.is_err() {
-                break;
+struct Herald {
+    group: u64,
+    node: u64,
+    failures: mpsc::Sender<Failure>,
+    elections: Elections,
+    called: Called,
+}
+
+impl Herald {
+    fn watch(self, raft: &Raft) -> watch::Receiver<Leadership> {
+        let (sender, receiver) = watch::channel(Leadership::default());
+        let mut server = raft.server_metrics();
+        let raft = raft.clone();
+        tokio::spawn(async move {
+            let opened_in = server.borrow_watched().vote.leader_id.term.max(1);
+            loop {
+                let now = {
+                    let metrics = server.borrow_watched();
+                    leadership(self.node, metrics.state, metrics.current_leader, &metrics.vote)
+                };
+                let mut before = now;
+                sender.send_if_modified(|old| {
+                    before = std::mem::replace(old, now);
+                    before != now
+                });
+                // Who goes on with the term of before its restart was not elected, and the first leader of a group is no news.
+                if before.mine.is_none() && now.mine.is_some() && now.term > opened_in {
+                    self.tell_elected(now);
+                }
+                if server.changed().await.is_err() {
+                    break;
+                }
             }
-        }
-        sender.send_replace(Leadership::default());
-        let ended = raft.metrics().borrow_watched().running_state.clone();
-        if let Err(fatal) = ended
-            && !matches!(fatal, Fatal::Stopped)
-        {
-            // A full channel means that another failure is being handled already.
-            let _ = failures.try_send(Failure { group, why: fatal.to_string() });
-        }
-    });
-    receiver
+            sender.send_replace(Leadership::default());
+            let ended = raft.metrics().borrow_watched().running_state.clone();
+            if let Err(fatal) = ended
+                && !matches!(fatal, Fatal::Stopped)
+            {
+                // A full channel means that another failure is being handled already.
+                let _ = self.failures.try_send(Failure { group: self.group, why: fatal.to_string() });
+            }
+        });
+        receiver
+    }
+
+    fn tell_elected(&self, now: Leadership) {
+        let called = self.called.lock().expect("nobody panics while holding it").take();
+        let called = called.filter(|(_, since)| since.elapsed() < CALL_COUNTS);
+        let (cause, since) = called.map_or((Cause::Timer, None), |(cause, since)| (cause, Some(since)));
+        let took = since.filter(|_| cause == Cause::Evidence).map(|since| since.elapsed());
+        self.elections.tell(Elected { group: self.group, term: now.term, cause, took });
+    }
 }
 
 fn leadership(node: u64, state: ServerState, leader: Option<u64>, vote: &Vote) -> Leadership {

@@ -1,20 +1,25 @@
 //! Every open group of this node, and the way of the peers' messages into them.
 
 use super::encoding;
-use super::group::{Failure, Group, Open, Timers};
+use super::evidence::{self, Heard};
+use super::group::{Cause, Elected, Failure, Group, Open, Timers};
 use super::machine::Fold;
 use super::mesh::{Mesh, Peer, Reply};
 use super::network::method;
 use super::types::{AppendRequest, Entry, EntryPayload, Snapshot};
+use crate::core::limits;
 use crate::store::Store;
 use bytes::Bytes;
 use std::{
     collections::HashMap,
     future::Future,
-    sync::{Arc, OnceLock, RwLock},
+    sync::{
+        Arc, Mutex, OnceLock, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::Context,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 
 /// Refusal codes of this room on the mesh.
 pub mod refusal {
@@ -47,12 +52,88 @@ struct Inner {
     timers: Timers,
     failures: mpsc::Sender<Failure>,
     open: RwLock<HashMap<u64, Group>>,
+    elections: Elections,
+    statements: mpsc::Sender<Heard>,
+    /// Taken by the one who considers them.
+    heard: Mutex<Option<mpsc::Receiver<Heard>>>,
+}
+
+/// Where groups tell that they lead.
+#[derive(Clone)]
+pub struct Elections {
+    seen: Arc<ElectionsSeen>,
+    news: broadcast::Sender<Elected>,
+}
+
+impl Default for Elections {
+    fn default() -> Elections {
+        Elections { seen: Arc::default(), news: broadcast::Sender::new(limits::ELECTIONS_WAITING_MAX) }
+    }
+}
+
+impl Elections {
+    pub(super) fn tell(&self, elected: Elected) {
+        self.seen.count(&elected);
+        // Nobody has to listen.
+        let _ = self.news.send(elected);
+    }
+}
+
+/// Elections that this node won since its start, by cause, and how long the newest failover took it.
+#[derive(Debug, Default)]
+pub struct ElectionsSeen {
+    pub by_evidence: AtomicU64,
+    pub by_transfer: AtomicU64,
+    pub by_timer: AtomicU64,
+    /// Microseconds from seeing a leader gone to leading in its place, of the newest election by evidence.
+    pub last_failover_us: AtomicU64,
+}
+
+impl ElectionsSeen {
+    fn count(&self, elected: &Elected) {
+        let counter = match elected.cause {
+            Cause::Evidence => &self.by_evidence,
+            Cause::Transfer => &self.by_transfer,
+            Cause::Timer => &self.by_timer,
+        };
+        counter.fetch_add(1, Relaxed);
+        if let Some(took) = elected.took {
+            self.last_failover_us.store(took.as_micros() as u64, Relaxed);
+        }
+    }
 }
 
 impl Groups {
     /// Failures of groups come out of `failures`: the node stops for the first.
     pub fn new(store: Store, timers: Timers, failures: mpsc::Sender<Failure>) -> Groups {
-        Groups { inner: Arc::new(Inner { store, mesh: OnceLock::new(), timers, failures, open: RwLock::default() }) }
+        let (statements, heard) = mpsc::channel(limits::STATEMENTS_WAITING_MAX);
+        let inner = Inner {
+            store,
+            mesh: OnceLock::new(),
+            timers,
+            failures,
+            open: RwLock::default(),
+            elections: Elections::default(),
+            statements,
+            heard: Mutex::new(Some(heard)),
+        };
+        Groups { inner: Arc::new(inner) }
+    }
+
+    /// Watches the mesh for peers that go, and has their groups elect; until it is dropped. Once, after `set_mesh`.
+    pub fn watch_peers(&self, node: u64) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let mesh = self.inner.mesh.get().expect("set before the peers are watched").clone();
+        let heard = self.inner.heard.lock().expect("nobody panics while holding it").take().expect("called once");
+        evidence::run(self.clone(), mesh, node, heard)
+    }
+
+    /// Told whenever a replica of this node becomes a leader.
+    pub fn elected(&self) -> broadcast::Receiver<Elected> {
+        self.inner.elections.news.subscribe()
+    }
+
+    pub fn elections(&self) -> &ElectionsSeen {
+        &self.inner.elections.seen
     }
 
     /// Groups and mesh know each other: this closes the circle, once, before any group is opened.
@@ -72,7 +153,8 @@ impl Groups {
     pub async fn open(&self, id: u64, node: u64, fold: Arc<dyn Fold>) -> Result<Group, Failure> {
         let mesh = self.inner.mesh.get().expect("set before any group is opened");
         let (store, failures) = (self.inner.store.group(id), self.inner.failures.clone());
-        let group = Group::open(Open { id, node, mesh, store, fold, timers: self.inner.timers, failures }).await?;
+        let (timers, elections) = (self.inner.timers, self.inner.elections.clone());
+        let group = Group::open(Open { id, node, mesh, store, fold, timers, failures, elections }).await?;
         self.inner.open.write().expect("nobody panics while holding it").insert(id, group.clone());
         Ok(group)
     }
@@ -95,6 +177,7 @@ impl Groups {
             method::VOTE | method::PRE_VOTE => self.vote(method, body, reply),
             method::SNAPSHOT => self.install(body, reply),
             method::TRANSFER_LEADER => self.transfer(body, reply),
+            method::STATEMENT => self.hear(from, body, reply),
             _ => Err((reply, refusal::MALFORMED, "no such method".into())),
         };
         if let Err((reply, code, why)) = routed {
@@ -158,11 +241,24 @@ impl Groups {
         Ok(())
     }
 
+    fn hear(&self, from: Peer, body: Bytes, reply: Reply) -> Result<(), (Reply, u16, String)> {
+        match Heard::decode(from, body) {
+            Ok(heard) => {
+                // Where too many wait, the next round says it again.
+                let _ = self.inner.statements.try_send(heard);
+                reply.ok(Bytes::new());
+                Ok(())
+            }
+            Err(error) => Err((reply, refusal::MALFORMED, error.to_string())),
+        }
+    }
+
     fn transfer(&self, body: Bytes, reply: Reply) -> Result<(), (Reply, u16, String)> {
         let (group, request) = match self.find(encoding::decode_transfer(body)) {
             Ok(found) => found,
             Err((code, why)) => return Err((reply, code, why)),
         };
+        group.expect_transfer(&request);
         in_order(async move {
             match group.raft().handle_transfer_leader(request).await {
                 Ok(Ok(())) => reply.ok(Bytes::new()),

@@ -23,6 +23,8 @@ pub mod method {
     pub const PRE_VOTE: u16 = 3;
     pub const SNAPSHOT: u16 = 4;
     pub const TRANSFER_LEADER: u16 = 5;
+    /// What the sender says about a peer that is gone; from version 2 of the peer protocol on.
+    pub const STATEMENT: u16 = 6;
     /// The last number of this page; larger ones belong to the room above.
     pub const LAST: u16 = 99;
 }

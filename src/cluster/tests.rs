@@ -2,6 +2,7 @@
 
 use super::encoding;
 use super::group::{Group, Open, Timers};
+use super::groups::Elections;
 use super::log::Log;
 use super::machine::{Fold, Folded};
 use super::mesh::{Handler, Identity, Mesh, Options as MeshOptions, Peer, Reply, Secret};
@@ -80,7 +81,8 @@ async fn reopened(members: &[u64]) -> (TempDir, Store, Group) {
     let identity = Identity { cluster: 1, node: 1, boot: 1, version: "test".into() };
     let mesh = Mesh::start(listener, identity, MeshOptions::new(Secret::new("secret")), Arc::new(Nobody));
     let (fold, timers, failures) = (Arc::new(Kept::default()), Timers::default(), mpsc::channel(1).0);
-    let group = Group::open(Open { id: 1, node: 1, mesh: &mesh, store: group, fold, timers, failures }).await;
+    let elections = Elections::default();
+    let group = Group::open(Open { id: 1, node: 1, mesh: &mesh, store: group, fold, timers, failures, elections }).await;
     (folder, store, group.unwrap())
 }
 

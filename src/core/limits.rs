@@ -127,6 +127,12 @@ pub const PEER_WORK_UNIT_BYTES: usize = 4 * 1024;
 pub const PEER_MESSAGE_BYTES_MAX: usize = 1_024;
 /// Longest software version string of a peer, in bytes.
 pub const PEER_VERSION_BYTES_MAX: usize = 64;
+/// Groups that one statement about a lost peer names; a node that held more is the subject of several.
+pub const STATEMENT_GROUPS_MAX: usize = 1_024;
+/// Statements of peers that wait to be considered; a further one is lost, and said again in the next round.
+pub const STATEMENTS_WAITING_MAX: usize = 1_024;
+/// News of elections that wait to be logged; older ones are forgotten.
+pub const ELECTIONS_WAITING_MAX: usize = 1_024;
 /// Bytes of frames that one write to a peer gathers; the last frame of them may exceed it.
 pub const PEER_WRITE_BYTES: usize = 1024 * 1024;
 // The store.

@@ -24,7 +24,8 @@ impl Inner {
         let command = command.encode();
         let deadline = Instant::now() + CATALOG_WAIT;
         loop {
-            let done = match self.catalog.current().leader {
+            let seen = self.catalog.current();
+            let done = match seen.leader {
                 Some(leader) if leader == self.id => self.propose_to_catalog(command.clone()).await,
                 Some(leader) => self.ask_catalog_leader(leader, command.clone(), deadline).await,
                 None => None,
@@ -35,9 +36,7 @@ impl Inner {
             if Instant::now() >= deadline {
                 return Err(Error::NoQuorum("the catalog has no leader".into()));
             }
-            let mut leadership = self.catalog.leadership();
-            leadership.borrow_and_update();
-            let _ = tokio::time::timeout(PAUSE, leadership.changed()).await;
+            self.catalog.changed_within(seen, PAUSE).await;
         }
     }
 
@@ -67,8 +66,8 @@ impl Inner {
     /// Waits until everything that was acknowledged to anybody before this call is applied to the group's replica here.
     pub async fn catch_up(&self, group: &Group, deadline: Instant) -> Result<()> {
         loop {
-            let now = group.current();
-            let upto = match now.leader {
+            let seen = group.current();
+            let upto = match seen.leader {
                 Some(leader) if leader == self.id => group.confirm_leadership().await.ok(),
                 Some(leader) => self.ask_read_index(leader, group.id(), deadline).await,
                 None => None,
@@ -79,9 +78,7 @@ impl Inner {
             if Instant::now() >= deadline {
                 return Err(Error::NoLeader);
             }
-            let mut leadership = group.leadership();
-            leadership.borrow_and_update();
-            let _ = tokio::time::timeout(PAUSE, leadership.changed()).await;
+            group.changed_within(seen, PAUSE).await;
         }
     }
 

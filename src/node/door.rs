@@ -82,6 +82,7 @@ async fn answer(node: Arc<Inner>, from: Peer, number: u16, body: Bytes, reply: R
         method::DISK => super::disk::hear(&node, from.node, body),
         method::COMPARE => super::verify::compare(&node, body).await,
         method::REREAD => super::verify::reread(&node, body).await,
+        method::LEAVING => leaving(&node, from),
         _ => Err(Error::Internal(format!("no such method: {number}"))),
     };
     match answer {
@@ -121,6 +122,11 @@ async fn move_leader(node: &Inner, body: Bytes) -> Answer {
     let local = node.stream_of_group(group).and_then(|stream| stream.local()).ok_or(Error::NoLeader)?;
     let leader = node.hand_over(&local, (to != 0).then_some(to)).await?;
     Ok(remote::encode_number(leader))
+}
+
+fn leaving(node: &Inner, from: Peer) -> Answer {
+    node.leavers.lock().expect("nobody panics while holding it").insert(from.node, from.boot);
+    Ok(Bytes::new())
 }
 
 async fn purge(node: &Inner, body: Bytes) -> Answer {

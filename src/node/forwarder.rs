@@ -206,7 +206,7 @@ impl Task {
         let local = stream.local();
         let leader = match &local {
             Some(local) => local.group.current().leader?,
-            None => self.remote_leader(stream)?,
+            None => self.remote_leader(node, stream)?,
         };
         let (mut counters, mut requests, mut bytes) = (Vec::new(), Vec::new(), 0);
         for (counter, pending) in self.pending.range_mut(self.unsent..) {
@@ -244,11 +244,12 @@ impl Task {
         Some(Box::pin(async move { (counters, answer.await) }))
     }
 
-    /// For a stream without a replica here: the leader that a peer named, else one replica after the other.
-    fn remote_leader(&self, stream: &Stream) -> Option<u64> {
-        let placement = stream.placement();
-        let tried = placement.get(self.failures % placement.len().max(1)).copied();
-        self.hint.filter(|hint| placement.contains(hint)).or(tried)
+    /// For a stream without a replica here: the leader that a peer named, else one replica after the other; of those that are up.
+    fn remote_leader(&self, node: &Inner, stream: &Stream) -> Option<u64> {
+        let mut replicas = stream.placement();
+        replicas.retain(|id| node.is_up(*id));
+        let tried = replicas.get(self.failures % replicas.len().max(1)).copied();
+        self.hint.filter(|hint| replicas.contains(hint)).or(tried)
     }
 
     fn settle(&mut self, counters: Vec<u64>, outcomes: Vec<Outcome>) {

@@ -6,10 +6,10 @@ use super::directory::Directory;
 use super::door::Door;
 use super::error::Error;
 use super::identity::{Identity, Join, Joined};
-use super::remote::{method, refusal};
+use super::remote::{self, method, refusal};
 use super::{Inner, Node, disk, membership, placing, upkeep};
-use crate::cluster::mesh::{self, CallError, Mesh, PeerState};
-use crate::cluster::{Failure, Group, Groups};
+use crate::cluster::mesh::{self, CallError, Lane, Mesh, PeerState};
+use crate::cluster::{Cause, Elected, Failure, Group, Groups};
 use crate::core::NodeName;
 use crate::core::catalog::{Command, NodeRecord, NodeState};
 use crate::core::limits;
@@ -20,7 +20,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast::error::RecvError, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -30,6 +30,10 @@ const CATALOG: u64 = 0;
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
 /// Longest handing over of all leaderships at a graceful stop.
 const HAND_OVER: Duration = Duration::from_secs(5);
+/// Longest wait for the outcomes of publishes at a graceful stop.
+const FINISH: Duration = Duration::from_secs(3);
+/// Longest telling the peers that this node leaves.
+const GOODBYE: Duration = Duration::from_millis(500);
 /// Leaderships handed over at a time.
 const HAND_OVER_AT_A_TIME: usize = 32;
 
@@ -75,7 +79,17 @@ impl Node {
         started.await.map_err(|error| StartError(format!("the start was interrupted: {error}")))?
     }
 
-    /// Hands leaderships over, stops and joins everything. Bounded in time.
+    /// Begins to leave: hands every leadership over, then tells the clients to go elsewhere. What comes in is still served. Bounded in
+    /// time; `stop` does it where it was not done.
+    pub async fn leave(&self) {
+        let node = self.inner.clone();
+        let leaving = node.runtime.clone().spawn(async move { node.leave().await });
+        if let Err(error) = leaving.await {
+            tracing::error!(%error, "the handing over was interrupted");
+        }
+    }
+
+    /// Leaves, finishes what came in, stops and joins everything. Bounded in time.
     pub async fn stop(&self) {
         let node = self.inner.clone();
         let stopping = node.runtime.clone().spawn(async move { node.end().await });
@@ -109,7 +123,8 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
     let groups = Groups::new(store.clone(), config.timers, failures);
     let door = Arc::new(Door::new(groups.clone()));
     let listener = config.peer_listener.here().map_err(|error| StartError(format!("the peer listener cannot be used: {error}")))?;
-    let options = mesh::Options { network, ..mesh::Options::new(config.secret.clone()) };
+    let mut options = mesh::Options { network, ..mesh::Options::new(config.secret.clone()) };
+    options.protocol_max = config.peer_protocol_max.unwrap_or(options.protocol_max);
     let mesh = Mesh::start(listener, mesh_identity(&identity), options, door.clone());
     groups.set_mesh(mesh.clone());
 
@@ -156,6 +171,7 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
         leaving: watch::Sender::new(false),
+        leavers: Mutex::default(),
         nodes: watch::Sender::default(),
         failed: watch::Sender::new(None),
         metrics: Default::default(),
@@ -172,6 +188,8 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
     inner.tasks.spawn_on(introduce(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(tell_leaders(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(membership::watch(inner.clone()), &inner.runtime);
+    let (watching, stop) = (inner.groups.watch_peers(inner.id), inner.stop.clone());
+    inner.tasks.spawn_on(async move { stop.run_until_cancelled(watching).await }, &inner.runtime);
     Ok(Node { inner })
 }
 
@@ -388,23 +406,28 @@ async fn introduce(node: Arc<Inner>) {
 
 /// Logs the changes of leadership that this node sees first hand: when it becomes a leader.
 async fn tell_leaders(node: Arc<Inner>) {
-    let mut known: HashMap<u64, bool> = HashMap::new();
-    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    let mut elected = node.groups.elected();
     loop {
-        tokio::select! {
+        let news = tokio::select! {
             _ = node.stop.cancelled() => return,
-            _ = ticks.tick() => (),
-        }
-        let streams: Vec<_> = node.streams.read().expect("nobody panics while holding it").values().cloned().collect();
-        known.retain(|group, _| streams.iter().any(|stream| stream.group == *group));
-        for stream in streams {
-            let leadership = *stream.leadership().borrow();
-            let before = known.insert(stream.group, leadership.mine.is_some());
-            // The first leader of a new stream is no news.
-            if leadership.mine.is_some() && before == Some(false) && leadership.term > 1 {
-                tracing::info!(target: "evermesh::events", "{} leads {} (term {})", node.name, stream.name, leadership.term);
+            news = elected.recv() => news,
+        };
+        let Elected { group, term, cause, took } = match news {
+            Ok(news) => news,
+            Err(RecvError::Lagged(missed)) => {
+                tracing::info!(target: "evermesh::events", "{} leads {missed} more streams", node.name);
+                continue;
             }
-        }
+            Err(RecvError::Closed) => return,
+        };
+        let Some(stream) = node.stream_of_group(group) else { continue };
+        let why = match (cause, took) {
+            (Cause::Evidence, Some(took)) => format!(", {} ms after the leader before was seen gone", took.as_millis()),
+            (Cause::Evidence, None) => ", as the leader before is gone".into(),
+            (Cause::Transfer, _) => ", handed over".into(),
+            (Cause::Timer, _) => String::new(),
+        };
+        tracing::info!(target: "evermesh::events", "{} leads {} (term {term}{why})", node.name, stream.name);
     }
 }
 
@@ -431,10 +454,9 @@ impl Inner {
     }
 
     async fn end(self: Arc<Inner>) {
-        self.leaving.send_replace(true);
-        let _ = timeout(HAND_OVER, self.hand_over_everything()).await;
+        self.leave().await;
+        self.finish_publishes().await;
         self.stop.cancel();
-        self.room.close();
         self.tasks.close();
         let _ = timeout(HAND_OVER, self.tasks.wait()).await;
         let groups: Vec<Group> = self.groups.all();
@@ -448,6 +470,37 @@ impl Inner {
         if let Ok(Err(error)) = closed {
             tracing::warn!(%error, "the store did not close cleanly");
         }
+    }
+
+    /// The leaderships first, so that nobody who is sent elsewhere finds a stream without a leader there.
+    async fn leave(&self) {
+        self.say_goodbye().await;
+        let handed_over = timeout(HAND_OVER, self.hand_over_everything()).await.is_ok();
+        if !handed_over {
+            tracing::warn!("not every leadership was handed over in time: the others elect");
+        }
+        self.leaving.send_replace(true);
+    }
+
+    /// Waits until every publish that was admitted has its outcome; admits no more.
+    async fn finish_publishes(&self) {
+        // Whoever has all the room knows that nobody else has any; those who come now wait behind it, and are refused.
+        if timeout(FINISH, self.room.acquire_many(limits::PENDING_BYTES_MAX as u32)).await.is_err() {
+            tracing::warn!("publishes were still without an outcome when the time to stop was up");
+        }
+        self.room.close();
+    }
+
+    /// Tells the peers not to hand anything over to this node any more. Without it they might, and then elect once more.
+    async fn say_goodbye(&self) {
+        let peers: Vec<u64> = self.alive().into_iter().filter(|id| *id != self.id).collect();
+        let deadline = Instant::now() + GOODBYE;
+        let say = |id| async move {
+            if let Err(error) = self.mesh.call(id, Lane::Bulk, method::LEAVING, remote::encode_number(self.id), deadline).await {
+                tracing::debug!(node = id, %error, "a peer was not told that this node leaves");
+            }
+        };
+        stream::iter(peers).for_each_concurrent(HAND_OVER_AT_A_TIME, say).await;
     }
 
     async fn hand_over_everything(&self) {
@@ -469,10 +522,8 @@ impl Inner {
         if self.catalog.current().mine.is_none() {
             return;
         }
-        let alive = self.alive();
-        let others = self.catalog.progress().into_iter().filter(|(id, progress)| *id != self.id && progress.voter && alive.contains(id));
-        if let Some((best, _)) = others.min_by_key(|(id, progress)| (self.disk.is_short(*id), progress.lag.unwrap_or(u64::MAX))) {
-            let _ = self.catalog.transfer_leader(best, HAND_OVER).await;
+        if let Ok(to) = self.successor(&self.catalog, None).await {
+            let _ = self.catalog.transfer_leader(to, HAND_OVER).await;
         }
     }
 }

@@ -70,6 +70,7 @@ impl Metrics {
         for (name, value) in node.mesh.counters().list() {
             counter(&mut text, &format!("mesh_{name}"), "Counted by the peer mesh since the start", value);
         }
+        elections(&mut text, node);
         for (name, value) in store_counters(node) {
             counter(&mut text, &format!("store_{name}"), "Counted by the store since the start", value);
         }
@@ -105,6 +106,21 @@ impl Metrics {
 fn counter(text: &mut String, name: &str, help: &str, value: u64) {
     use std::fmt::Write;
     let _ = writeln!(text, "# HELP evermesh_{name} {help}.\n# TYPE evermesh_{name} counter\nevermesh_{name}_total {value}");
+}
+
+fn elections(text: &mut String, node: &Inner) {
+    use std::fmt::Write;
+    use std::sync::atomic::Ordering::Relaxed;
+    let seen = node.groups.elections();
+    let causes = [("evidence", &seen.by_evidence), ("transfer", &seen.by_transfer), ("timer", &seen.by_timer)];
+    let _ = writeln!(text, "# HELP evermesh_elections_won Leaderships that replicas of this node came to, by cause.");
+    let _ = writeln!(text, "# TYPE evermesh_elections_won counter");
+    for (cause, count) in causes {
+        let _ = writeln!(text, "evermesh_elections_won_total{{cause=\"{cause}\"}} {}", count.load(Relaxed));
+    }
+    let seconds = seen.last_failover_us.load(Relaxed) as f64 / 1e6;
+    let _ = writeln!(text, "# HELP evermesh_failover_last_seconds From seeing a leader gone to leading in its place, at the newest.");
+    let _ = writeln!(text, "# TYPE evermesh_failover_last_seconds gauge\nevermesh_failover_last_seconds {seconds}");
 }
 
 fn store_counters(node: &Inner) -> Vec<(&'static str, u64)> {

@@ -33,6 +33,8 @@ mod upkeep;
 mod verify;
 
 #[cfg(test)]
+mod failover_tests;
+#[cfg(test)]
 mod tests;
 
 pub use crate::cluster::{
@@ -54,7 +56,7 @@ use crate::core::NodeName;
 use crate::store::Store;
 use directory::Directory;
 use identity::Identity;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, RwLock};
 use stream::Stream;
 use tokio::sync::{Semaphore, watch};
@@ -96,6 +98,8 @@ struct Inner {
     tasks: TaskTracker,
     stop: CancellationToken,
     leaving: watch::Sender<bool>,
+    /// Peers that said that they leave, and in which of their boots.
+    leavers: Mutex<BTreeMap<u64, u64>>,
     nodes: watch::Sender<Arc<Vec<NodeInfo>>>,
     failed: watch::Sender<Option<Failure>>,
     metrics: metrics::Metrics,

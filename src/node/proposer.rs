@@ -14,12 +14,17 @@ use bytes::Bytes;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Entries of one stream that are on their way at a time: one being committed, one being appended, and room for a pipeline.
 const ENTRIES_IN_FLIGHT: usize = 4;
 /// Forwarded calls that may wait for the proposer; beyond it they are refused and come again.
 const CALLS_WAITING: usize = 1_024;
+
+/// The first pauses of a leader before it tries again to confirm that it leads, and all later ones.
+const CONFIRM_PAUSES_MS: [u64; 6] = [1, 1, 2, 2, 5, 10];
+const CONFIRM_PAUSE_MS: u64 = 20;
 
 /// Why a call has no outcomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,6 +246,7 @@ impl Task {
     /// Makes sure that this node leads and has applied everything of the leaders before; gives the time of the newest event.
     async fn confirm(&mut self, leader: LeaderId) -> Option<Time> {
         let group = self.group.clone();
+        let mut pauses = CONFIRM_PAUSES_MS.into_iter().chain(std::iter::repeat(CONFIRM_PAUSE_MS));
         loop {
             tokio::select! {
                 confirmed = group.confirm_leadership() => match confirmed {
@@ -248,9 +254,10 @@ impl Task {
                         group.wait_applied(upto).await;
                         return Some(self.state.borrow().last_time);
                     }
-                    // Not the leader any more, or no quorum: the next change of leadership, or the next heartbeat's worth of time, decides.
+                    // Its first entry is not committed yet, which takes a round trip; or there is no quorum, or another leader already.
                     Err(_) => {
-                        let pause = tokio::time::sleep(std::time::Duration::from_millis(20));
+                        let pause = Duration::from_millis(pauses.next().unwrap_or(CONFIRM_PAUSE_MS));
+                        let pause = tokio::time::sleep(pause);
                         tokio::select! { _ = pause => (), _ = self.leadership.changed() => () }
                         if self.leadership.borrow_and_update().mine != Some(leader) {
                             return None;

@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Pause before asking again when nothing else tells that it is worth it.
+const PAUSE: Duration = Duration::from_millis(50);
 const PURGE_WAIT: Duration = Duration::from_secs(30);
 
 impl Node {
@@ -30,6 +32,7 @@ impl Inner {
         let deadline = Instant::now() + PURGE_WAIT;
         let mut tries = 0;
         loop {
+            let seen = stream.current();
             let local = stream.local();
             let known = local.as_ref().and_then(|local| local.group.current().leader);
             let placement = stream.placement();
@@ -42,9 +45,7 @@ impl Inner {
             match purged {
                 Err(Error::NoLeader) if Instant::now() < deadline => {
                     tries += 1;
-                    let mut leadership = stream.leadership();
-                    leadership.borrow_and_update();
-                    let _ = tokio::time::timeout(Duration::from_millis(50), leadership.changed()).await;
+                    stream.changed_within(seen, PAUSE).await;
                 }
                 purged => return purged,
             }

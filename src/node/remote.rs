@@ -23,6 +23,8 @@ pub mod method {
     pub const REREAD: u16 = 122;
     /// Whether the asking node is a member still; one that was removed is refused as it always is.
     pub const MEMBERSHIP: u16 = 123;
+    /// The caller stops soon: nothing should be handed over to it. Older builds do not know it, which does no harm.
+    pub const LEAVING: u16 = 108;
 }
 
 /// Refusal codes of this room on the mesh.

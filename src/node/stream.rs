@@ -3,10 +3,11 @@
 use super::forwarder::Forwarder;
 use super::proposer::Proposer;
 use super::replica::Replica;
-use crate::cluster::{Group, Leadership};
+use crate::cluster::{Group, Leadership, changed_within};
 use crate::core::catalog::StreamRecord;
 use crate::core::{Settings, StreamName};
 use std::sync::{Arc, OnceLock, RwLock};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// The open replica of a stream on this node.
@@ -81,6 +82,15 @@ impl Stream {
             Some(local) => local.group.leadership(),
             None => self.nobody.subscribe(),
         }
+    }
+
+    pub fn current(&self) -> Leadership {
+        *self.leadership().borrow()
+    }
+
+    /// Waits until the leadership is another one than `seen`, at most for `pause`.
+    pub async fn changed_within(&self, seen: Leadership, pause: Duration) {
+        changed_within(self.leadership(), seen, pause).await;
     }
 
     pub fn forwarder(&self, start: impl FnOnce() -> Forwarder) -> &Forwarder {

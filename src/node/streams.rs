@@ -7,6 +7,7 @@ use super::stream::{Local, Stream};
 use super::types::{Put, ReplicaInfo, StreamInfo, StreamSummary};
 use super::{Inner, Node};
 use crate::cluster::mesh::{CallError, Lane, PeerState};
+use crate::cluster::{Group, Progress};
 use crate::core::catalog::{Command, NodeState, Outcome, Reject, StreamRecord};
 use crate::core::codec::Corrupt;
 use crate::core::machine::State;
@@ -19,6 +20,13 @@ use tokio::time::Instant;
 
 /// Longest wait for a stream's leader where the answer only describes.
 const STATUS_WAIT: Duration = Duration::from_secs(2);
+/// Pause before asking again when nothing else tells that it is worth it.
+const ASK_PAUSE: Duration = Duration::from_millis(25);
+/// A replica so many entries behind is as good as up to date: it may be handed the leadership.
+pub const LAG_MAX: u64 = 16;
+/// Longest wait for one that is, and how often it looks.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(2);
+const CATCH_UP_LOOK: Duration = Duration::from_millis(5);
 const MOVE_WAIT: Duration = Duration::from_secs(5);
 
 impl Node {
@@ -176,6 +184,17 @@ impl Inner {
         connected.chain([self.id]).collect()
     }
 
+    /// Whether this node can reach the other.
+    pub fn is_up(&self, id: u64) -> bool {
+        id == self.id || self.mesh.peers().borrow().get(&id).is_some_and(PeerState::is_connected)
+    }
+
+    /// Whether the other node can be reached and did not say that it leaves.
+    pub fn stays(&self, id: u64) -> bool {
+        let leaving = self.leavers.lock().expect("nobody panics while holding it").get(&id).copied();
+        matches!(self.mesh.peers().borrow().get(&id), Some(PeerState::Connected { boot, .. }) if leaving != Some(*boot))
+    }
+
     pub fn node_name(&self, id: u64) -> NodeName {
         let known = self.directory.node(id).map(|node| node.name);
         known.unwrap_or_else(|| NodeName::new(&format!("node-{id}")).expect("digits make a name"))
@@ -228,6 +247,7 @@ impl Inner {
         let deadline = Instant::now() + STATUS_WAIT;
         let mut best = stream.local().map(|local| Status::of(&local)).unwrap_or_else(Status::unknown);
         loop {
+            let seen = stream.current();
             let local = stream.local();
             if let Some(local) = &local
                 && local.group.current().mine.is_some()
@@ -247,9 +267,7 @@ impl Inner {
             if Instant::now() >= deadline || self.stop.is_cancelled() {
                 return best;
             }
-            let mut leadership = stream.leadership();
-            leadership.borrow_and_update();
-            let _ = tokio::time::timeout(Duration::from_millis(25), leadership.changed()).await;
+            stream.changed_within(seen, ASK_PAUSE).await;
         }
     }
 
@@ -311,16 +329,28 @@ impl Inner {
         if leadership.mine.is_none() {
             return Err(Error::NoLeader);
         }
-        let alive = self.alive();
-        let progress = local.group.progress();
-        let candidates = progress.iter().filter(|(id, progress)| **id != self.id && progress.voter && alive.contains(*id));
-        let best = candidates
-            .filter(|(id, _)| to.is_none_or(|to| to == **id))
-            .min_by_key(|(id, progress)| (self.disk.is_short(**id), progress.lag.unwrap_or(u64::MAX)));
-        let Some((best, _)) = best else {
-            return Err(Error::Conflict("no other replica is reachable and can vote".into()));
-        };
-        local.group.transfer_leader(*best, MOVE_WAIT).await.map_err(|_| Error::NoLeader)
+        let to = self.successor(&local.group, to).await?;
+        local.group.transfer_leader(to, MOVE_WAIT).await.map_err(|_| Error::NoLeader)
+    }
+
+    /// Who is to take over: the reachable voter that is furthest, or `to`, once it is as good as up to date; one with room on its disk
+    /// before one without. From the hand-over on the leader takes nothing any more, so somebody who has yet to catch up would hold
+    /// everybody up.
+    pub async fn successor(&self, group: &Group, to: Option<u64>) -> Result<u64> {
+        let deadline = Instant::now() + CATCH_UP_WAIT;
+        loop {
+            let progress = group.progress().into_iter();
+            let voters = progress.filter(|(id, progress)| *id != self.id && progress.voter && self.stays(*id));
+            let best = voters
+                .filter(|(id, _)| to.is_none_or(|to| to == *id))
+                .min_by_key(|(id, progress)| (self.disk.is_short(*id), progress.lag.unwrap_or(u64::MAX)));
+            match best {
+                None => return Err(Error::Conflict("no other replica is reachable and can vote".into())),
+                Some((best, Progress { lag: Some(lag), .. })) if lag <= LAG_MAX => return Ok(best),
+                Some(_) if Instant::now() >= deadline => return Err(Error::Conflict("no other replica is up to date".into())),
+                Some(_) => tokio::time::sleep(CATCH_UP_LOOK).await,
+            }
+        }
     }
 
     /// Makes a replica the preferred leader, so that the leadership stays there.

@@ -48,6 +48,7 @@ async fn try_start_node(
         start,
         auto_create_streams: true,
         timers: Timers::default(),
+        peer_protocol_max: None,
         store: StoreOptions { free_bytes: Some(free.clone()), ..StoreOptions::default() },
         world: World::default(),
     };

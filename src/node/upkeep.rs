@@ -1,6 +1,7 @@
 //! What leaders owe: retention, members as the catalog places them, leaderships where they belong, and an even spread.
 
 use super::stream::{Local, Stream};
+use super::streams::LAG_MAX;
 use super::{Inner, purge};
 use crate::cluster::Group;
 use crate::cluster::mesh::PeerState;
@@ -19,8 +20,6 @@ const MEMBERS_EVERY: u64 = 4;
 const SETTLE: Duration = Duration::from_secs(3);
 /// Placements changed at a time.
 const MOVES: usize = 8;
-/// A replica so many entries behind is as good as up to date: it may be handed the leadership.
-const LAG_MAX: u64 = 16;
 
 /// Groups with a change under way, so that there is one at a time for each.
 #[derive(Clone, Default)]
@@ -194,7 +193,7 @@ fn is_settled(node: &Inner, id: u64) -> bool {
     let active = node.directory.node(id).is_some_and(|node| node.state == NodeState::Active);
     let peers = node.mesh.peers().borrow().clone();
     let connected = matches!(peers.get(&id), Some(PeerState::Connected { since, .. }) if since.elapsed() >= SETTLE);
-    active && connected
+    active && connected && node.stays(id)
 }
 
 /// When the spread was last found to be even, and for which nodes and streams.

@@ -103,6 +103,7 @@ async fn start(folder: &Path, count: usize) -> Vec<(String, Node)> {
             start: first_peer.clone().map_or(Start::Bootstrap, |first| Start::Join(vec![first])),
             auto_create_streams: true,
             timers: Timers::default(),
+            peer_protocol_max: None,
             store: store::Options::default(),
             world: World::default(),
         };

@@ -78,9 +78,9 @@ pub async fn listen(mesh: Arc<Inner>, mut listener: Listener, handler: Arc<dyn H
 async fn greet(mesh: &Inner, complaints: &Complaints, mut stream: Box<dyn Stream>, address: SocketAddr) -> Option<(Peer, Connection)> {
     let mut inbox = Inbox::new();
     match timeout(mesh.options.handshake_timeout, shake(mesh, &mut stream, &mut inbox)).await {
-        Ok(Ok(Dialler { identity, lane })) => {
+        Ok(Ok(Dialler { identity, protocol, lane })) => {
             mesh.heard_of(identity.node);
-            Some((Peer { node: identity.node, boot: identity.boot, address, lane }, Connection { stream, inbox, lane }))
+            Some((Peer { node: identity.node, boot: identity.boot, protocol, address, lane }, Connection { stream, inbox, lane }))
         }
         Ok(Err(error)) => {
             count_failure(mesh, &error);
@@ -96,7 +96,7 @@ async fn greet(mesh: &Inner, complaints: &Complaints, mut stream: Box<dyn Stream
 
 async fn shake(mesh: &Inner, stream: &mut Box<dyn Stream>, inbox: &mut Inbox) -> Result<Dialler, handshake::Error> {
     let identity = mesh.identity.borrow().clone();
-    let local = Local { secret: &mesh.options.secret, identity: &identity, versions: handshake::VERSIONS };
+    let local = Local { secret: &mesh.options.secret, identity: &identity, versions: mesh.options.protocols() };
     handshake::accept(stream, inbox, &local).await
 }
 

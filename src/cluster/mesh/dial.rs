@@ -8,8 +8,8 @@
 use super::Inner;
 use super::calls::Calls;
 use super::frame::Inbox;
-use super::handshake::{self, Local};
-use super::options::{Identity, Lane, NodeId};
+use super::handshake::{self, Acceptor, Local};
+use super::options::{Lane, NodeId};
 use super::session::{Connection, End, run_dialled};
 use super::state::{Counters, DownReason, PeerState};
 use std::io;
@@ -97,7 +97,7 @@ pub async fn keep(mesh: Arc<Inner>, link: Arc<Link>) {
 }
 
 struct Connected {
-    peer: Identity,
+    peer: Acceptor,
     connections: [Connection; 2],
 }
 
@@ -108,13 +108,13 @@ async fn connect_lanes(mesh: &Inner, link: &Link) -> Result<Connected, DownReaso
 }
 
 /// Connects to an address and makes sure of who is there; `wanted` 0 takes anybody of the cluster.
-pub async fn connect(mesh: &Inner, address: &str, wanted: NodeId, lane: Lane) -> Result<(Identity, Connection), DownReason> {
+pub async fn connect(mesh: &Inner, address: &str, wanted: NodeId, lane: Lane) -> Result<(Acceptor, Connection), DownReason> {
     let options = &mesh.options;
     let connecting = timeout(options.connect_timeout, options.network.dial(address)).await;
     let mut stream = connecting.map_err(|_| DownReason::Silent)?.map_err(connect_failed)?;
     let mut inbox = Inbox::new();
     let identity = mesh.identity.borrow().clone();
-    let local = Local { secret: &options.secret, identity: &identity, versions: handshake::VERSIONS };
+    let local = Local { secret: &options.secret, identity: &identity, versions: options.protocols() };
     let dialling = handshake::dial(&mut stream, &mut inbox, &local, wanted, lane);
     let peer = timeout(options.handshake_timeout, dialling).await.map_err(|_| DownReason::Silent)?;
     let peer = peer.map_err(|error| handshake_failed(mesh, error))?;
@@ -192,11 +192,12 @@ fn publish(mesh: &Inner, link: &Link, change: impl FnOnce(&mut PeerState) -> boo
     });
 }
 
-fn publish_connected(mesh: &Inner, link: &Link, peer: &Identity) {
+fn publish_connected(mesh: &Inner, link: &Link, Acceptor { identity: peer, protocol }: &Acceptor) {
     Counters::add(&mesh.counters.connects, 1);
-    tracing::info!(node = link.node, address = link.address, boot = peer.boot, version = %peer.version, "peer connected");
+    tracing::info!(node = link.node, address = link.address, boot = peer.boot, version = %peer.version, protocol, "peer connected");
     publish(mesh, link, |state| {
-        *state = PeerState::Connected { since: Instant::now(), boot: peer.boot, version: peer.version.clone(), rtt_us: 0 };
+        let (since, version) = (Instant::now(), peer.version.clone());
+        *state = PeerState::Connected { since, boot: peer.boot, version, protocol: *protocol, rtt_us: 0 };
         true
     });
 }

@@ -11,7 +11,7 @@
 //! | 5 | ping | stamp `u64`: to be returned at once |
 //! | 6 | pong | the stamp |
 //!
-//! This is protocol version 1; the handshake agrees on the version. No length beyond `FRAME_BYTES_MAX` is ever allocated, and a body
+//! These are the frames of every protocol version so far; the handshake agrees on the version. No length beyond `FRAME_BYTES_MAX` is ever allocated, and a body
 //! is a slice of the read buffer: who keeps a small one for long should copy it.
 
 use crate::core::codec::{Corrupt, Reader, Writer};

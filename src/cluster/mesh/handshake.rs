@@ -24,9 +24,6 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-/// The versions of the peer protocol that this build speaks.
-pub const VERSIONS: RangeInclusive<u16> = 1..=1;
-
 const MAGIC: &[u8; 8] = b"evermesh";
 const NONCE_BYTES: usize = 32;
 const MAC_BYTES: usize = 32;
@@ -70,23 +67,32 @@ pub struct Local<'a> {
     pub versions: RangeInclusive<u16>,
 }
 
+/// What the dialler learns of the acceptor.
+#[derive(Debug)]
+pub struct Acceptor {
+    pub identity: Identity,
+    /// The version that both speak.
+    pub protocol: u16,
+}
+
 /// What the acceptor learns of the dialler.
 pub struct Dialler {
     pub identity: Identity,
+    pub protocol: u16,
     pub lane: Lane,
 }
 
 /// Introduces this node as the dialler; `wanted` is the node that must answer, 0 when any may. Returns who answered.
-pub async fn dial<S>(stream: &mut S, inbox: &mut Inbox, local: &Local<'_>, wanted: NodeId, lane: Lane) -> Result<Identity, Error>
+pub async fn dial<S>(stream: &mut S, inbox: &mut Inbox, local: &Local<'_>, wanted: NodeId, lane: Lane) -> Result<Acceptor, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let hello = hello(&local.versions);
     send(stream, &hello).await?;
     let welcome = inbox.next(stream, NO_SILENCE).await?;
-    let version = read_welcome(welcome.clone())?;
-    if !local.versions.contains(&version) {
-        return rejected(format!("the peer chose protocol version {version}, which is not spoken here"));
+    let protocol = read_welcome(welcome.clone())?;
+    if !local.versions.contains(&protocol) {
+        return rejected(format!("the peer chose protocol version {protocol}, which is not spoken here"));
     }
     let claim = encode_claim(local.identity, |w| {
         w.u64(wanted);
@@ -103,7 +109,7 @@ where
     r.end()?;
     check_answer(local.identity, &peer, wanted)?;
     inbox.authenticated();
-    Ok(peer)
+    Ok(Acceptor { identity: peer, protocol })
 }
 
 fn check_answer(own: &Identity, peer: &Identity, wanted: NodeId) -> Result<(), Error> {
@@ -122,11 +128,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let hello = inbox.next(stream, NO_SILENCE).await?;
-    let version = match choose_version(&local.versions, read_hello(hello.clone())?) {
+    let protocol = match choose_version(&local.versions, read_hello(hello.clone())?) {
         Ok(version) => version,
         Err(why) => return refuse(stream, why).await,
     };
-    let welcome = welcome(version);
+    let welcome = welcome(protocol);
     send(stream, &welcome).await?;
     let claim = inbox.next(stream, NO_SILENCE).await?;
     let Some(opened) = opened(local.secret, "dialler", &[&hello, &welcome], claim.clone())? else {
@@ -143,7 +149,7 @@ where
     let answer = sealed(local.secret, "acceptor", &[&hello, &welcome, &claim], &encode_claim(local.identity, |_| ()));
     send(stream, &tagged(0, &answer)).await?;
     inbox.authenticated();
-    Ok(Dialler { identity, lane })
+    Ok(Dialler { identity, protocol, lane })
 }
 
 /// The one refusal that time cures.
@@ -171,8 +177,16 @@ fn choose_version(own: &RangeInclusive<u16>, theirs: RangeInclusive<u16>) -> Res
     match own.contains(&version) && theirs.contains(&version) {
         true => Ok(version),
         false => {
-            Err(format!("no common protocol version: here {} to {}, there {} to {}", own.start(), own.end(), theirs.start(), theirs.end()))
+            let (own, theirs) = (spoken(own), spoken(&theirs));
+            Err(format!("no common protocol version: the node dialled speaks {own}, the one that dials {theirs}; upgrade step by step"))
         }
+    }
+}
+
+fn spoken(versions: &RangeInclusive<u16>) -> String {
+    match versions.start() == versions.end() {
+        true => versions.start().to_string(),
+        false => format!("{} to {}", versions.start(), versions.end()),
     }
 }
 
@@ -321,7 +335,9 @@ mod tests {
         let (one, two) = (Secret::new(dialler.secret), Secret::new(acceptor.secret));
         let dials = async {
             let local = Local { secret: &one, identity: &dialler.identity, versions: dialler.versions.clone() };
-            dial(&mut near, &mut Inbox::new(), &local, wanted, Lane::Bulk).await.map_err(|e| e.to_string())
+            let met = dial(&mut near, &mut Inbox::new(), &local, wanted, Lane::Bulk).await.map_err(|e| e.to_string())?;
+            assert_eq!(met.protocol, (*dialler.versions.end()).min(*acceptor.versions.end()));
+            Ok(met.identity)
         };
         let accepts = async {
             let local = Local { secret: &two, identity: &acceptor.identity, versions: acceptor.versions.clone() };
@@ -369,6 +385,8 @@ mod tests {
         assert_eq!(choose_version(&(1..=3), 2..=9), Ok(3));
         assert_eq!(choose_version(&(1..=3), 1..=1), Ok(1));
         assert!(choose_version(&(4..=5), 1..=3).is_err());
+        let (dialled, accepted) = meet(&side(1), &Side { versions: 1..=2, ..side(2) }, 2).await;
+        assert!(dialled.is_ok() && accepted.is_ok());
     }
 
     /// An acceptor that does not know the secret cannot pass for a peer, whatever it claims; nor can the dialler's MAC be reflected.
@@ -383,7 +401,7 @@ mod tests {
             send(&mut far, &tagged(0, &claim)).await.unwrap();
         };
         let (secret, identity) = (Secret::new("s"), member(9, 1));
-        let local = Local { secret: &secret, identity: &identity, versions: VERSIONS };
+        let local = Local { secret: &secret, identity: &identity, versions: 1..=1 };
         let mut inbox = Inbox::new();
         let (dialled, ()) = tokio::join!(dial(&mut near, &mut inbox, &local, 2, Lane::Bulk), falsely);
         assert!(dialled.unwrap_err().to_string().contains("does not know"));

@@ -36,7 +36,7 @@ mod tests;
 pub use calls::PendingReply;
 pub use frame::BODY_BYTES_MAX;
 pub use net::{Accept, Dial, Listener, Network, ReadHalf, Stream, WriteHalf};
-pub use options::{Identity, Lane, NodeId, Options, Secret};
+pub use options::{Identity, Lane, NodeId, Options, PROTOCOLS, Secret};
 pub use session::{Handler, Peer, Reply};
 pub use state::{CallError, Counters, DownReason, NotSent, PeerState, PeerStates, code};
 

@@ -3,6 +3,7 @@
 use super::net::Network;
 use crate::core::limits;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,9 +72,12 @@ impl Lane {
 pub struct Options {
     pub secret: Secret,
     pub network: Network,
+    /// The newest version of the peer protocol that this node speaks, of [`PROTOCOLS`]: smaller to pass for an older build.
+    pub protocol_max: u16,
     /// How often an otherwise quiet consensus connection says that its node lives.
     pub ping_every: Duration,
-    /// A peer that sent nothing for so long is down.
+    /// A peer that sent nothing for so long is down. Sixteen signs of life must be missing: busy cores delay
+    /// one or two, not sixteen.
     pub silent_after: Duration,
     /// Longest TCP connect.
     pub connect_timeout: Duration,
@@ -88,13 +92,22 @@ pub struct Options {
     pub calls_max: usize,
 }
 
+/// The versions of the peer protocol that this build speaks. Two nodes speak the highest that both know.
+///
+/// | version | brings |
+/// |---|---|
+/// | 1 | frames, consensus, and what nodes ask of each other |
+/// | 2 | what survivors say about a peer that is gone (`cluster::evidence`) |
+pub const PROTOCOLS: RangeInclusive<u16> = 1..=2;
+
 impl Options {
     pub fn new(secret: Secret) -> Options {
         Options {
             secret,
             network: Network::default(),
+            protocol_max: *PROTOCOLS.end(),
             ping_every: Duration::from_millis(50),
-            silent_after: Duration::from_secs(1),
+            silent_after: Duration::from_millis(800),
             connect_timeout: Duration::from_secs(1),
             handshake_timeout: Duration::from_secs(5),
             redial_min: Duration::from_millis(50),
@@ -102,6 +115,11 @@ impl Options {
             queue_bytes_max: limits::PEER_QUEUE_BYTES_MAX,
             calls_max: limits::PEER_CALLS_MAX,
         }
+    }
+
+    /// The versions that this node offers and takes.
+    pub(super) fn protocols(&self) -> RangeInclusive<u16> {
+        *PROTOCOLS.start()..=self.protocol_max.clamp(*PROTOCOLS.start(), *PROTOCOLS.end())
     }
 
     /// The bulk connection's news of life may be rarer: the consensus connection is the failure detector.

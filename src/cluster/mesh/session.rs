@@ -33,6 +33,8 @@ pub struct Peer {
     pub node: NodeId,
     /// The boot that it claims; 0 while joining.
     pub boot: u64,
+    /// The version of the peer protocol that is spoken with it.
+    pub protocol: u16,
     pub address: SocketAddr,
     pub lane: Lane,
 }

@@ -17,6 +17,8 @@ pub enum PeerState {
         /// The peer's boot: a larger one than before is a restart.
         boot: u64,
         version: Arc<str>,
+        /// The version of the peer protocol that is spoken with it.
+        protocol: u16,
         /// The last measured round trip of the consensus connection, 0 before the first. It changes without a notification.
         rtt_us: u64,
     },

@@ -118,8 +118,8 @@ async fn a_join_whose_answer_got_lost_is_repeated() {
         version: "1".into(),
         replace: Some(NodeName::new("n3").unwrap()),
     };
-    let stranger =
-        crate::cluster::mesh::Peer { node: 0, boot: 1, address: "127.0.0.1:1".parse().unwrap(), lane: crate::cluster::mesh::Lane::Bulk };
+    let (address, lane) = ("127.0.0.1:1".parse().unwrap(), crate::cluster::mesh::Lane::Bulk);
+    let stranger = crate::cluster::mesh::Peer { node: 0, boot: 1, address, lane, protocol: 1 };
     let mut ids = Vec::new();
     for node in [&cluster.nodes[0], &cluster.nodes[1], &cluster.nodes[0]] {
         let joined = membership::join(&node.inner, stranger.clone(), ask.encode()).await.unwrap();
