@@ -254,6 +254,10 @@ impl Cluster {
         let began = Instant::now();
         let name = self.nodes[node].name.clone();
         let Ok(process) = &mut self.nodes[node].process else { return Ok(Duration::ZERO) };
+        // A paused process would hear of it only when it goes on.
+        if process.is_paused() {
+            process.resume();
+        }
         process.ask_to_stop();
         let how = process.ended(STOP_WAIT).await;
         if how.is_none() {
