@@ -24,6 +24,7 @@ mod table;
 mod verify;
 
 use self::failure::{EXIT_CODES, Failure, Result};
+use crate::node::World;
 use clap::{Parser, Subcommand};
 use std::{future::Future, process::ExitCode, time::Duration};
 
@@ -73,17 +74,22 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    main_in(World::default())
+}
+
+/// The same, a node that it starts standing on something else than the machine: how faults are put below a node.
+pub fn main_in(world: World) -> ExitCode {
     let cli = Cli::parse();
-    match run(cli.command) {
+    match run(cli.command, world) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-fn run(command: Command) -> Result {
+fn run(command: Command, world: World) -> Result {
     match command {
         Command::Dev(args) => on_runtime(dev::run(args)),
-        Command::Serve(args) => on_runtime(serve::run(*args)),
+        Command::Serve(args) => on_runtime(serve::run(*args, world)),
         Command::Stream(args) => as_client(stream::run(args)),
         Command::Pub(args) => as_client(publish::run(args)),
         Command::Sub(args) => as_client(subscribe::run(args)),

@@ -120,6 +120,9 @@ fn config(timers: Timers) -> Config {
         election_timeout_min: timers.election_min,
         election_timeout_max: timers.election_max,
         enable_pre_vote: Some(true),
+        // Entries go to the followers before they are on the leader's own disk. A leader that lost them and went on in the same term
+        // would write others under the same log ids, and the followers would take them for those that they have.
+        enable_leader_restore: Some(false),
         quorum_loss_probe_interval: Some(timers.election_max * 2 + timers.election_min),
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
@@ -146,6 +149,11 @@ impl Group {
         let raft = Raft::new(open.node, Arc::new(config), factory, log.clone(), folded.clone());
         let raft = raft.await.map_err(|why| failure(why.to_string()))?;
         let leadership = watch_leadership(id, open.node, &raft, open.failures);
+        let voters: Vec<u64> = raft.metrics().borrow_watched().membership_config.membership().voter_ids().collect();
+        if voters == [open.node] {
+            // Nobody else could be elected: no need to wait for that.
+            raft.trigger().elect(false).await.map_err(|why| failure(why.to_string()))?;
+        }
         Ok(Group { inner: Arc::new(Inner { id, node: open.node, raft, folded, log, leadership }) })
     }
 

@@ -98,7 +98,7 @@ impl Node {
 }
 
 async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, StartError> {
-    let World { clock, network, store, one_runtime: _ } = config.world.clone();
+    let World { clock, network, store, files: _, one_runtime: _ } = config.world.clone();
     let store = match store {
         Some(store) => store,
         None => open_store(&config).await?,
@@ -176,10 +176,14 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
 }
 
 async fn open_store(config: &Config) -> Result<Store, StartError> {
-    let (data, options) = (config.data.clone(), config.store.clone());
+    let (data, options, files) = (config.data.clone(), config.store.clone(), config.world.files.clone());
     let opened = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&data).map_err(|error| error.to_string())?;
-        Store::open_dir(&data, options).map_err(|error| error.to_string())
+        let opened = match files {
+            Some(files) => Store::open(files, options),
+            None => Store::open_dir(&data, options),
+        };
+        opened.map_err(|error| error.to_string())
     });
     let opened = opened.await.map_err(|error| StartError(error.to_string()))?;
     opened.map_err(failed(&format!("the data directory {} cannot be opened", config.data.display())))
