@@ -117,7 +117,10 @@ fn without_tests(code: &str) -> &str {
 /// Whether the module above the file takes it in for tests only.
 fn is_test_only(file: &Path) -> bool {
     let (Some(folder), Some(name)) = (file.parent(), file.file_stem()) else { return false };
-    fs::read_to_string(folder.join("mod.rs")).is_ok_and(|above| above.contains(&format!("#[cfg(test)]\nmod {};", name.to_string_lossy())))
+    fs::read_to_string(folder.join("mod.rs")).is_ok_and(|above| {
+        let declared = |visible: &str| above.contains(&format!("#[cfg(test)]\n{visible}mod {};", name.to_string_lossy()));
+        declared("") || declared("pub(crate) ")
+    })
 }
 
 /// The first path segment after each `crate::`, groups in braces included.
