@@ -5,6 +5,7 @@
 //! - Paths in a file are relative to the file's folder.
 
 use super::failure::{Failure, Result, io};
+use super::stream::whole_size;
 use crate::core::NodeName;
 use crate::node::Start;
 use clap::{Args, ValueEnum};
@@ -80,6 +81,11 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auto_create_streams: Option<bool>,
 
+    /// Free space that is left on the data folder's disk: with less, this node takes nothing new [default: 5 % of it, 32MiB to 512MiB]
+    #[arg(long, env = "EVERMESH_DISK_RESERVE", value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_reserve: Option<String>,
+
     /// How log lines look [default: human]
     #[arg(long, env = "EVERMESH_LOG_FORMAT", value_name = "FORMAT", value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,6 +115,8 @@ pub struct Resolved {
     pub secret_file: Option<PathBuf>,
     pub insecure: bool,
     pub auto_create_streams: bool,
+    /// In bytes.
+    pub disk_reserve: Option<u64>,
     pub log_format: LogFormat,
 }
 
@@ -131,6 +139,7 @@ impl Settings {
             secret_file: self.secret_file.or(other.secret_file),
             insecure: self.insecure.or(other.insecure),
             auto_create_streams: self.auto_create_streams.or(other.auto_create_streams),
+            disk_reserve: self.disk_reserve.or(other.disk_reserve),
             log_format: self.log_format.or(other.log_format),
         }
     }
@@ -176,6 +185,7 @@ impl Settings {
                 .hint("say where this node keeps its events: --data DIR (or EVERMESH_DATA, or `data` in the file)")
         })?;
         let name = self.name.map(|name| NodeName::new(&name)).transpose().map_err(|why| Failure::usage(format!("--name: {why}")))?;
+        let disk_reserve = self.disk_reserve.as_deref().map(whole_size);
         let start = match (self.bootstrap.unwrap_or(false), self.join.unwrap_or_default()) {
             (true, join) if !join.is_empty() => {
                 return Err(
@@ -201,6 +211,7 @@ impl Settings {
             secret_file: self.secret_file,
             insecure: self.insecure.unwrap_or(false),
             auto_create_streams: self.auto_create_streams.unwrap_or(false),
+            disk_reserve: disk_reserve.transpose().map_err(|why| Failure::usage(format!("--disk-reserve: {why}")))?,
             log_format: self.log_format.unwrap_or_default(),
         })
     }
@@ -285,6 +296,8 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused() {
         assert!(flags(&[]).resolve(None).unwrap_err().to_string().contains("--data"));
+        assert!(flags(&["--data", "x", "--disk-reserve", "much"]).resolve(None).unwrap_err().to_string().contains("--disk-reserve"));
+        assert_eq!(flags(&["--data", "x", "--disk-reserve", "1GiB"]).resolve(None).unwrap().disk_reserve, Some(1 << 30));
         assert!(flags(&["--data", "x", "--name", "a/b"]).resolve(None).unwrap_err().to_string().contains("--name"));
         assert!(Line::try_parse_from(["serve", "--bootstrap", "--join", "a:1"]).is_err());
         assert!(Line::try_parse_from(["serve", "--replace", "n3"]).is_err());

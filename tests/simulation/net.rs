@@ -231,7 +231,8 @@ impl State {
         let mut waiting = Vec::new();
         for dial in std::mem::take(&mut self.dials) {
             let (from, to) = (dial.from, dial.to);
-            let reached = dial.due <= self.now && self.is_up(from, to) && self.is_up(to, from) && self.hosts.get(&to).is_some_and(|m| m.power);
+            let reached =
+                dial.due <= self.now && self.is_up(from, to) && self.is_up(to, from) && self.hosts.get(&to).is_some_and(|m| m.power);
             if dial.answer.is_closed() {
                 continue;
             }
@@ -263,7 +264,10 @@ impl State {
     fn deliver(&mut self, after: &mut After) {
         let ids: Vec<u64> = self.pipes.iter().filter(|(_, pipe)| !pipe.flying.is_empty()).map(|(id, _)| *id).collect();
         for id in ids {
-            let (from, to, back) = { let pipe = &self.pipes[&id]; (pipe.from, pipe.to, pipe.back) };
+            let (from, to, back) = {
+                let pipe = &self.pipes[&id];
+                (pipe.from, pipe.to, pipe.back)
+            };
             if !self.is_up(from, to) || !self.hosts[&to].power {
                 continue;
             }

@@ -2,7 +2,7 @@
 
 use super::check;
 use super::history::Shared;
-use super::host::{Command, Report, node_name, stream_name};
+use super::host::{Command, DEADLINE_MS, Report, node_name, stream_name};
 use super::net::HostId;
 use super::world::{Kill, World, now};
 use evermesh::core::catalog::NodeState;
@@ -19,7 +19,9 @@ pub const STREAMS: usize = 3;
 /// Longest wait for the young cluster, in milliseconds.
 const YOUNG_MS: u64 = 30_000;
 /// Time in which faults begin, in milliseconds.
-const FAULTS_MS: u64 = 9_000;
+const FAULTS_MS: u64 = 6_000;
+/// Time of load after the last fault, in milliseconds.
+const LOAD_MS: u64 = 2_500;
 /// Longest time until everything is even and equal again, in milliseconds.
 const SETTLE_MS: u64 = 90_000;
 
@@ -68,6 +70,8 @@ pub fn run(seed: u64, verbose: bool) -> Verdict {
     let world = World::new(random.draw(), shared.clone());
     let mut scenario =
         Scenario { world, random, shared: shared.clone(), removed: BTreeSet::new(), settings: Vec::new(), churned: BTreeMap::new() };
+    // Some seeds press hard, others leave time between things.
+    shared.history().pause_ms = [100, 300, 300, 800][scenario.random.below(4) as usize];
     if scenario.begin() {
         scenario.trouble();
         scenario.peace();
@@ -113,7 +117,8 @@ impl Scenario {
             let host = 1 + self.random.below(hosts as u64) as usize;
             self.world.send(host, Command::Put(stream_name(stream).to_string(), self.settings[stream].clone()));
         }
-        self.world.run_for(1_000);
+        self.world.run_for(500);
+        self.shared.history().begun = true;
         true
     }
 
@@ -153,14 +158,20 @@ impl Scenario {
     fn fault(&mut self) -> Vec<(u64, Event)> {
         let host = self.any_host();
         let ids = self.world.ids();
-        let other = ids[(ids.iter().position(|id| *id == host).unwrap_or(0) + 1 + self.random.below(ids.len() as u64 - 1) as usize) % ids.len()];
-        let long = 50 + self.random.below(4_000);
+        let other =
+            ids[(ids.iter().position(|id| *id == host).unwrap_or(0) + 1 + self.random.below(ids.len() as u64 - 1) as usize) % ids.len()];
+        let long = 50 + self.random.below(3_000);
         let kill = if self.random.chance(50) { Kill::Power } else { Kill::Process };
         let stream = self.random.below(STREAMS as u64) as usize;
         match self.random.below(100) {
             0..18 => vec![(0, Event::Kill(host, kill)), (long, Event::Start(host))],
             18..24 => vec![(0, Event::KillInACommit(host)), (long, Event::Start(host))],
-            24..30 => vec![(0, Event::Kill(host, kill)), (0, Event::Kill(other, kill)), (long, Event::Start(host)), (long + 100, Event::Start(other))],
+            24..30 => vec![
+                (0, Event::Kill(host, kill)),
+                (0, Event::Kill(other, kill)),
+                (long, Event::Start(host)),
+                (long + 100, Event::Start(other)),
+            ],
             30..34 => vec![(0, Event::KillAll(kill)), (long / 4, Event::StartAll)],
             34..44 => {
                 let others: Vec<_> = ids.iter().copied().filter(|id| *id != host).collect();
@@ -176,7 +187,10 @@ impl Scenario {
             50..56 => vec![(0, Event::Cut(host, other)), (long, Event::Mend(host, other))],
             56..62 => {
                 let slow = (1 + self.random.below(30), 31 + self.random.below(200));
-                [(host, other), (other, host)].iter().flat_map(|(a, b)| [(0, Event::Latency(*a, *b, slow)), (long, Event::Latency(*a, *b, (1, 2)))]).collect()
+                [(host, other), (other, host)]
+                    .iter()
+                    .flat_map(|(a, b)| [(0, Event::Latency(*a, *b, slow)), (long, Event::Latency(*a, *b, (1, 2)))])
+                    .collect()
             }
             62..67 => vec![(0, Event::Disk(host, (20, 20 + self.random.below(300)))), (long, Event::Disk(host, (0, 2)))],
             67..72 => {
@@ -190,7 +204,11 @@ impl Scenario {
             }
             80..84 => {
                 let name = format!("churn{}", self.random.below(2));
-                vec![(0, Event::Churn(name.clone(), true)), (long, Event::Churn(name.clone(), false)), (long + 20, Event::Churn(name, self.random.chance(50)))]
+                vec![
+                    (0, Event::Churn(name.clone(), true)),
+                    (long, Event::Churn(name.clone(), false)),
+                    (long + 20, Event::Churn(name, self.random.chance(50))),
+                ]
             }
             84..88 => vec![(0, Event::Move(stream, self.random.chance(50).then_some(host)))],
             88..91 => vec![(0, Event::Purge(1, self.random.below(3)))],
@@ -297,10 +315,9 @@ impl Scenario {
             self.world.host(id).commit_ms = (0, 2);
             self.start(id);
         }
-        self.world.run_for(8_000);
+        self.world.run_for(LOAD_MS);
         self.shared.history().stopped = true;
-        // Every publish has its outcome by now: the longest deadline has passed.
-        self.world.run_for(7_000);
+        self.world.run_for(DEADLINE_MS + 500);
         let deadline = now() + SETTLE_MS;
         let mut bounced = BTreeSet::new();
         loop {
@@ -315,14 +332,15 @@ impl Scenario {
             }
             // A remove whose outcome was not known may have happened; a drained node is active again after its next start.
             let nodes = reports.values().flat_map(|report| &report.nodes);
-            let drained: Vec<HostId> = nodes.filter(|node| node.state == NodeState::Draining).filter_map(|node| host_of(&node.name)).collect();
+            let drained: Vec<HostId> =
+                nodes.filter(|node| node.state == NodeState::Draining).filter_map(|node| host_of(&node.name)).collect();
             for host in drained {
                 if bounced.insert(host) {
                     self.stop(host);
                     self.start(host);
                 }
             }
-            self.world.run_for(500);
+            self.world.run_for(300);
         }
     }
 
