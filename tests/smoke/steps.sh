@@ -76,3 +76,13 @@ step_drill() {
     rm -rf "$data"
     return "$rc"
 }
+
+# A node dies for good under load, and a new one takes its place with one command.
+step_node_replaced() {
+    local data rc=0
+    data=$(mktemp -d) || return
+    { start_cluster node-replaced --data "$data" && node_replaced "$data"; } || rc=$?
+    stop_cluster
+    rm -rf "$data"
+    return "$rc"
+}
