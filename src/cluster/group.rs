@@ -330,6 +330,18 @@ fn watch_leadership(group: u64, node: u64, raft: &Raft, failures: mpsc::Sender<F
     receiver
 }
 
+/// Waits until the leadership is another one, at most for so long. That of a closed group does not change any more.
+pub async fn changed_within(mut leadership: watch::Receiver<Leadership>, pause: Duration) {
+    leadership.borrow_and_update();
+    let changed = async {
+        if leadership.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    // Either way it is time to look again.
+    let _ = tokio::time::timeout(pause, changed).await;
+}
+
 fn leadership(node: u64, state: ServerState, leader: Option<u64>, vote: &Vote) -> Leadership {
     let mine = (state == ServerState::Leader && vote.committed && vote.leader_id.node_id == node).then_some(vote.leader_id);
     Leadership { leader, term: vote.leader_id.term, mine }

@@ -16,7 +16,7 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-pub use group::{Commands, Failure, Group, Leadership, NotProposed, Progress, Timers};
+pub use group::{Commands, Failure, Group, Leadership, NotProposed, Progress, Timers, changed_within};
 pub use groups::{Groups, refusal};
 pub use machine::{Fold, Folded};
 pub use network::method;

@@ -4,7 +4,7 @@ use super::Inner;
 use super::error::{Error, Result};
 use super::remote::{self, method};
 use crate::cluster::mesh::Lane;
-use crate::cluster::{Group, Response};
+use crate::cluster::{Group, Response, changed_within};
 use crate::core::catalog::{Command, Outcome, Reject};
 use crate::core::codec::{Corrupt, Reader, Writer};
 use bytes::Bytes;
@@ -35,9 +35,7 @@ impl Inner {
             if Instant::now() >= deadline {
                 return Err(Error::NoQuorum("the catalog has no leader".into()));
             }
-            let mut leadership = self.catalog.leadership();
-            leadership.borrow_and_update();
-            let _ = tokio::time::timeout(PAUSE, leadership.changed()).await;
+            changed_within(self.catalog.leadership(), PAUSE).await;
         }
     }
 
@@ -79,9 +77,7 @@ impl Inner {
             if Instant::now() >= deadline {
                 return Err(Error::NoLeader);
             }
-            let mut leadership = group.leadership();
-            leadership.borrow_and_update();
-            let _ = tokio::time::timeout(PAUSE, leadership.changed()).await;
+            changed_within(group.leadership(), PAUSE).await;
         }
     }
 

@@ -7,8 +7,8 @@ use super::remote::{self, method, refusal};
 use super::stream::{Local, Stream};
 use super::types::{Purge, Purged};
 use super::{Inner, Node};
-use crate::cluster::Response;
 use crate::cluster::mesh::{CallError, Lane};
+use crate::cluster::{Response, changed_within};
 use crate::core::command::Command;
 use crate::core::machine::Outcome;
 use crate::core::{Settings, StreamName, SubjectFilter, Time};
@@ -42,9 +42,7 @@ impl Inner {
             match purged {
                 Err(Error::NoLeader) if Instant::now() < deadline => {
                     tries += 1;
-                    let mut leadership = stream.leadership();
-                    leadership.borrow_and_update();
-                    let _ = tokio::time::timeout(Duration::from_millis(50), leadership.changed()).await;
+                    changed_within(stream.leadership(), Duration::from_millis(50)).await;
                 }
                 purged => return purged,
             }

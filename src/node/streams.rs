@@ -6,6 +6,7 @@ use super::remote::{self, get_state, method, put_state};
 use super::stream::{Local, Stream};
 use super::types::{Put, ReplicaInfo, StreamInfo, StreamSummary};
 use super::{Inner, Node};
+use crate::cluster::changed_within;
 use crate::cluster::mesh::{CallError, Lane, PeerState};
 use crate::core::catalog::{Command, NodeState, Outcome, Reject, StreamRecord};
 use crate::core::codec::Corrupt;
@@ -246,9 +247,7 @@ impl Inner {
             if Instant::now() >= deadline || self.stop.is_cancelled() {
                 return best;
             }
-            let mut leadership = stream.leadership();
-            leadership.borrow_and_update();
-            let _ = tokio::time::timeout(Duration::from_millis(25), leadership.changed()).await;
+            changed_within(stream.leadership(), Duration::from_millis(25)).await;
         }
     }
 
