@@ -6,6 +6,7 @@ use crate::cluster::mesh::{Listener, Network, Secret};
 use crate::core::NodeName;
 use crate::store;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// How a node finds its place; a node that has one goes back to it whatever is said here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum Start {
     Bootstrap,
     /// Asks one of these (`host:port` of their peer listeners) to be let in.
     Join(Vec<String>),
+    /// The same, in the place of a node that is gone for good; its replicas are made anew here.
+    Replace { seeds: Vec<String>, node: NodeName },
     /// Must have a place already.
     Resume,
 }
@@ -42,6 +45,8 @@ pub struct Config {
 pub struct World {
     pub clock: Clock,
     pub network: Network,
+    /// What stands between the store and the files in `Config::data`.
+    pub files: Option<Arc<dyn store::Files>>,
     /// An open store, instead of the one in `Config::data`; closing it is cheap, so it is done in place.
     pub store: Option<store::Store>,
     /// Everything runs where the node is started, and not on threads of its own.

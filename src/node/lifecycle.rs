@@ -7,7 +7,7 @@ use super::door::Door;
 use super::error::Error;
 use super::identity::{Identity, Join, Joined};
 use super::remote::{method, refusal};
-use super::{Inner, Node, placing, upkeep};
+use super::{Inner, Node, disk, membership, placing, upkeep};
 use crate::cluster::mesh::{self, CallError, Mesh, PeerState};
 use crate::cluster::{Failure, Group, Groups};
 use crate::core::NodeName;
@@ -98,7 +98,7 @@ impl Node {
 }
 
 async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, StartError> {
-    let World { clock, network, store, one_runtime: _ } = config.world.clone();
+    let World { clock, network, store, files: _, one_runtime: _ } = config.world.clone();
     let store = match store {
         Some(store) => store,
         None => open_store(&config).await?,
@@ -117,7 +117,10 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
     if identity.node == 0 {
         let place = match &config.start {
             Start::Bootstrap => Joined { cluster: random(), node: 1, peers: BTreeMap::new() },
-            Start::Join(seeds) => join(&mesh, seeds, &identity, &config.url, &config.peer_advertise).await?,
+            Start::Join(seeds) => join(&mesh, seeds, introduction(&identity, &config.url, &config.peer_advertise, None)).await?,
+            Start::Replace { seeds, node } => {
+                join(&mesh, seeds, introduction(&identity, &config.url, &config.peer_advertise, Some(node.clone()))).await?
+            }
             Start::Resume => return Err(StartError("this data directory belongs to no cluster yet: bootstrap or join one".into())),
         };
         identity = Identity { cluster: place.cluster, node: place.node, peers: place.peers, ..identity };
@@ -127,6 +130,7 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
     mesh.set_peers(identity.peers.clone());
 
     let directory = Arc::new(Directory::default());
+    let disk = Arc::new(disk::Disk::new(identity.node, store.space_now().level));
     let catalog = groups.open(CATALOG, identity.node, directory.clone()).await;
     let catalog = catalog.map_err(|failure| StartError(format!("the catalog cannot be opened: {}", failure.why)))?;
     let inner = Arc::new(Inner {
@@ -143,6 +147,7 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
         groups,
         catalog,
         directory,
+        disk,
         identity: Mutex::new(identity),
         streams: RwLock::new(HashMap::new()),
         room: Arc::new(Semaphore::new(limits::PENDING_BYTES_MAX)),
@@ -163,16 +168,22 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
     inner.tasks.spawn_on(follow_nodes(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(placing::run(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(upkeep::run(inner.clone()), &inner.runtime);
+    inner.tasks.spawn_on(disk::run(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(introduce(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(tell_leaders(inner.clone()), &inner.runtime);
+    inner.tasks.spawn_on(membership::watch(inner.clone()), &inner.runtime);
     Ok(Node { inner })
 }
 
 async fn open_store(config: &Config) -> Result<Store, StartError> {
-    let (data, options) = (config.data.clone(), config.store.clone());
+    let (data, options, files) = (config.data.clone(), config.store.clone(), config.world.files.clone());
     let opened = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&data).map_err(|error| error.to_string())?;
-        Store::open_dir(&data, options).map_err(|error| error.to_string())
+        let opened = match files {
+            Some(files) => Store::open(files, options),
+            None => Store::open_dir(&data, options),
+        };
+        opened.map_err(|error| error.to_string())
     });
     let opened = opened.await.map_err(|error| StartError(error.to_string()))?;
     opened.map_err(failed(&format!("the data directory {} cannot be opened", config.data.display())))
@@ -223,10 +234,15 @@ fn random() -> u128 {
     u128::from_le_bytes(bytes).max(1)
 }
 
-/// Asks the seeds in turn until one of them lets this node in; a refusal that will not change ends it.
-async fn join(mesh: &Mesh, seeds: &[String], identity: &Identity, url: &str, peer: &str) -> Result<Joined, StartError> {
+/// How a node that has no place yet asks for one.
+fn introduction(identity: &Identity, url: &str, peer: &str, replace: Option<NodeName>) -> Join {
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    let ask = Join { token: identity.token, name: identity.name.clone(), url: url.into(), peer: peer.into(), version }.encode();
+    Join { token: identity.token, name: identity.name.clone(), url: url.into(), peer: peer.into(), version, replace }
+}
+
+/// Asks the seeds in turn until one of them lets this node in; a refusal that will not change ends it.
+async fn join(mesh: &Mesh, seeds: &[String], ask: Join) -> Result<Joined, StartError> {
+    let ask = ask.encode();
     let mut said = String::new();
     loop {
         for seed in seeds {
@@ -274,10 +290,12 @@ async fn found(node: &Arc<Inner>) -> Result<(), StartError> {
 async fn follow_nodes(node: Arc<Inner>) {
     let mut changes = node.directory.changes();
     let mut peers = node.mesh.peers();
+    let mut disks = node.disk.changes();
     let mut reachable: Option<BTreeSet<u64>> = None;
     loop {
         changes.borrow_and_update();
         peers.borrow_and_update();
+        disks.borrow_and_update();
         let members = node.directory.members();
         if !members.is_empty() {
             remember_peers(&node, &members).await;
@@ -289,18 +307,20 @@ async fn follow_nodes(node: Arc<Inner>) {
         let picture = Arc::new(node.picture());
         node.nodes.send_if_modified(|old| {
             let essence = |nodes: &[super::NodeInfo]| -> Vec<_> {
-                nodes.iter().map(|node| (node.id, node.name.clone(), node.url.clone(), node.state, node.reachable)).collect()
+                nodes.iter().map(|node| (node.id, node.name.clone(), node.url.clone(), node.state, node.reachable, node.disk)).collect()
             };
             let changed = essence(old) != essence(&picture);
             *old = picture;
             changed
         });
-        let drained = node.directory.node(node.id).is_some_and(|me| me.state != NodeState::Active);
+        let failed = node.failed.borrow().is_some();
+        let drained = failed || node.directory.node(node.id).is_some_and(|me| me.state != NodeState::Active);
         node.leaving.send_if_modified(|leaving| !node.stop.is_cancelled() && std::mem::replace(leaving, drained) != drained);
         tokio::select! {
             _ = node.stop.cancelled() => return,
             _ = changes.changed() => (),
             _ = peers.changed() => (),
+            _ = disks.changed() => (),
         }
     }
 }
@@ -445,13 +465,13 @@ impl Inner {
         self.hand_over_catalog().await;
     }
 
-    async fn hand_over_catalog(&self) {
+    pub(super) async fn hand_over_catalog(&self) {
         if self.catalog.current().mine.is_none() {
             return;
         }
         let alive = self.alive();
         let others = self.catalog.progress().into_iter().filter(|(id, progress)| *id != self.id && progress.voter && alive.contains(id));
-        if let Some((best, _)) = others.min_by_key(|(_, progress)| progress.lag.unwrap_or(u64::MAX)) {
+        if let Some((best, _)) = others.min_by_key(|(id, progress)| (self.disk.is_short(*id), progress.lag.unwrap_or(u64::MAX))) {
             let _ = self.catalog.transfer_leader(best, HAND_OVER).await;
         }
     }

@@ -124,10 +124,11 @@ impl Inner {
         }
     }
 
-    /// The nodes for a new stream: reachable ones where there are enough, else with a minority that is down for the moment.
+    /// The nodes for a new stream: reachable ones where there are enough, with room on their disks if possible, else with a minority that is down for the moment.
     fn place(&self, replicas: u8) -> Option<Vec<u64>> {
         let (catalog, alive) = (self.directory.read(), self.alive());
-        if let Some(placement) = placement::place(&catalog, &alive, replicas) {
+        let roomy: BTreeSet<u64> = alive.iter().copied().filter(|id| !self.disk.is_short(*id)).collect();
+        if let Some(placement) = [&roomy, &alive].into_iter().find_map(|nodes| placement::place(&catalog, nodes, replicas)) {
             return Some(placement);
         }
         let everybody: BTreeSet<u64> = catalog.nodes.keys().copied().collect();
@@ -312,7 +313,9 @@ impl Inner {
         let alive = self.alive();
         let progress = local.group.progress();
         let candidates = progress.iter().filter(|(id, progress)| **id != self.id && progress.voter && alive.contains(*id));
-        let best = candidates.filter(|(id, _)| to.is_none_or(|to| to == **id)).min_by_key(|(_, progress)| progress.lag.unwrap_or(u64::MAX));
+        let best = candidates
+            .filter(|(id, _)| to.is_none_or(|to| to == **id))
+            .min_by_key(|(id, progress)| (self.disk.is_short(**id), progress.lag.unwrap_or(u64::MAX)));
         let Some((best, _)) = best else {
             return Err(Error::Conflict("no other replica is reachable and can vote".into()));
         };

@@ -75,6 +75,7 @@ fn options() -> Options {
         cache_bytes: 1 << 20,
         sealed_cache_bytes: 1 << 16,
         open_segments: 2,
+        ..Options::default()
     }
 }
 
