@@ -98,15 +98,11 @@ struct Round {
     failed: usize,
 }
 
-/// The longest time without an acknowledgement from `from_us` on; `acks` is in order.
+/// The longest time without an acknowledgement within these bounds; `acks` is nearly in order.
 pub fn longest_gap(acks: &[u64], from_us: u64, to_us: u64) -> u64 {
-    let inside = acks.iter().copied().filter(|at| (from_us..=to_us).contains(at));
-    let (mut before, mut longest) = (from_us, 0);
-    for at in inside.chain([to_us]) {
-        longest = longest.max(at - before);
-        before = at;
-    }
-    longest
+    let mut inside: Vec<_> = acks.iter().copied().filter(|at| (from_us..=to_us).contains(at)).chain([from_us, to_us]).collect();
+    inside.sort_unstable();
+    inside.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
 }
 
 /// Whether everything was acknowledged and nothing lost.
@@ -289,7 +285,7 @@ pub fn machine() -> String {
     format!("{cores} cores, {model}, Linux {}", kernel.trim())
 }
 
-fn commit() -> String {
+pub fn commit() -> String {
     let output = std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output();
     output.map_or("unknown".into(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -85,4 +85,19 @@ impl StreamHistory {
     pub fn log(&self) -> &[Stored] {
         self.logs.iter().map(|log| log.events.as_slice()).max_by_key(|events| events.len()).unwrap_or(&[])
     }
+
+    /// All of it in lines, for whoever looks for a cause: the operations by the time they began, then the log.
+    pub fn to_text(&self) -> String {
+        let mut ops: Vec<_> = self.ops.iter().collect();
+        ops.sort_unstable_by_key(|op| op.invoked_us);
+        let mut text = String::new();
+        for Op { lane, first, count, invoked_us, done_us, expected, outcome, .. } in ops {
+            let expected = expected.map_or(String::new(), |seq| format!(" expecting {seq}"));
+            text += &format!("op {first} +{count} lane {lane}{expected} from {invoked_us} to {done_us}: {outcome:?}\n");
+        }
+        for (seq, event) in (1..).zip(self.log()) {
+            text += &format!("log {seq} {}\n", event.value.map_or("unknown bytes".into(), |value| value.to_string()));
+        }
+        text
+    }
 }

@@ -4,7 +4,7 @@
 //! their network, `workload` publishes and reads, `history` is what was written down, `invariants` judge it.
 
 // Of a program, cargo compiles the unit tests' modules and drops the tests in them; `checks.rs` runs those.
-#![allow(unused_imports)]
+#![allow(unused_imports, dead_code)]
 
 mod args;
 mod cluster;
@@ -18,6 +18,7 @@ mod node;
 mod random;
 mod report;
 mod run;
+mod soak;
 mod value;
 mod workload;
 
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
         match cli.command {
             None => run::run(cli.run, place).await,
             Some(args::Command::Gaps(gaps)) => gaps::run(gaps, place).await,
-            Some(args::Command::Soak(_)) => Err("not yet".into()),
+            Some(args::Command::Soak(soak)) => soak::run(soak, place).await,
         }
     });
     runtime.shutdown_background();

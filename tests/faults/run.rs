@@ -150,7 +150,14 @@ async fn judge(nemesis: &mut Nemesis, recorded: Vec<Recorded>) -> Totals {
             }
         }
         checked += history.log().len() as u64;
-        invariants::check(&history).into_iter().for_each(|violation| shared.violate(violation));
+        let broken = invariants::check(&history);
+        if !broken.is_empty() {
+            let file = nemesis.cluster.options.folder.join(format!("{}.history", history.name));
+            if let Err(error) = std::fs::write(&file, history.to_text()) {
+                eprintln!("{}: {error}", file.display());
+            }
+        }
+        broken.into_iter().for_each(|violation| shared.violate(violation));
     }
     Totals { checked, nodes: nodes.len() }
 }

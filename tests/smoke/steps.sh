@@ -86,3 +86,11 @@ step_node_replaced() {
     rm -rf "$data"
     return "$rc"
 }
+
+# A cluster of real processes is broken for a minute in ways that a seed decides, and everything that clients were told is checked;
+# then once more with another seed each time, on disks that lose what was not synced. The run prints the command that repeats it.
+step_faults() {
+    local processes=kill,pause,cut,stop,rolling,transfer,drain,join,replace disks=kill,power,slow,eio,clock,cut,delay,oneway
+    tests/faults/run --minutes "${FAULT_MINUTES:-1}" --seed 1 --faults "$processes" &&
+        tests/faults/run --minutes "${FAULT_MINUTES:-1}" --faults "$disks"
+}

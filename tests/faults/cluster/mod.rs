@@ -21,8 +21,10 @@ pub type Result<T> = std::result::Result<T, String>;
 /// How long a node may take until it is ready.
 pub const READY_WAIT: Duration = Duration::from_secs(60);
 const STOP_WAIT: Duration = Duration::from_secs(40);
-const LOOPBACK_API: u16 = 15100;
-const LOOPBACK_PEER: u16 = 15200;
+/// Two ports a node, chosen by our process' id, so that two runs rarely meet.
+fn loopback_port(node: usize, peer: bool) -> u16 {
+    15_000 + 20 * (std::process::id() % 40) as u16 + 2 * (node % 10) as u16 + u16::from(peer)
+}
 
 /// Where clients find nodes: the nodes that were started and not removed, whatever state they are in.
 #[derive(Clone, Default)]
@@ -57,6 +59,8 @@ pub struct Node {
     /// What comes before the arguments of `serve`; the harness itself can be a node.
     pub program: PathBuf,
     pub environment: Vec<(String, String)>,
+    /// The node whose place it takes at its first start.
+    pub replaces: Option<String>,
     process: std::result::Result<Process, Down>,
 }
 
@@ -103,7 +107,7 @@ impl Cluster {
                 network::add(node)?;
                 format!("http://{}:{}", network::api_address(node), network::API_PORT)
             }
-            Place::Loopback => format!("http://127.0.0.1:{}", LOOPBACK_API + node as u16),
+            Place::Loopback => format!("http://127.0.0.1:{}", loopback_port(node, false)),
         };
         let folder = self.options.folder.join(&name);
         let mut environment = Vec::new();
@@ -123,6 +127,7 @@ impl Cluster {
             program,
             environment,
             name,
+            replaces: None,
             process: Err(Down::Absent),
         });
         Ok(node)
@@ -161,7 +166,7 @@ impl Cluster {
     fn peer(&self, node: usize) -> String {
         match self.options.place {
             Place::Namespaces => format!("{}:{}", network::peer_address(node), network::PEER_PORT),
-            Place::Loopback => format!("127.0.0.1:{}", LOOPBACK_PEER + node as u16),
+            Place::Loopback => format!("127.0.0.1:{}", loopback_port(node, true)),
         }
     }
 
@@ -190,6 +195,9 @@ impl Cluster {
                 let others = (0..self.nodes.len()).filter(|other| *other != node).map(|other| self.advertised(other));
                 let others: Vec<_> = others.collect();
                 arguments.extend(["--join".to_owned(), others.join(",")]);
+                if let Some(old) = &it.replaces {
+                    arguments.extend(["--replace".to_owned(), old.clone()]);
+                }
             }
         }
         arguments

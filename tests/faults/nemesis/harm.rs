@@ -16,6 +16,10 @@ const BACKUP_AGE: Duration = Duration::from_secs(3);
 /// How long a node with a harmed disk may take to be whole again by itself.
 const REBUILD_WAIT: Duration = Duration::from_secs(60);
 
+/// How long a node may take to go on or to end once its disk is well again, and how long it is watched at least.
+const DECIDE_WAIT: Duration = Duration::from_secs(20);
+const DECIDE_LEAST: Duration = Duration::from_secs(1);
+
 type Done = Option<(String, Option<Undo>)>;
 
 impl Nemesis {
@@ -59,10 +63,16 @@ impl Nemesis {
     pub(super) async fn mend_disk(&mut self, node: usize) -> Result<()> {
         self.cluster.set_rules(node, Now::default())?;
         disk::empty(&self.cluster.nodes[node].folder)?;
-        // It may just be about to end.
         if self.may_end.contains(&node) {
-            sleep(Duration::from_millis(500)).await;
-            self.look_for_ended();
+            // It may just be about to end, or go on as if nothing had been.
+            let (began, url) = (Instant::now(), self.cluster.nodes[node].url.clone());
+            while self.cluster.is_running(node) && began.elapsed() < DECIDE_WAIT {
+                sleep(Duration::from_millis(100)).await;
+                self.look_for_ended();
+                if began.elapsed() > DECIDE_LEAST && self.admin.is_ready(&url).await {
+                    break;
+                }
+            }
             self.may_end.remove(&node);
         }
         self.cluster.start(node)
@@ -115,7 +125,7 @@ impl Nemesis {
                 break true;
             }
             let url = self.cluster.nodes[node].url.clone();
-            if self.admin.is_ready(&url).await && self.has_all_copies().await {
+            if self.admin.is_ready(&url).await && self.missing_copy().await.is_none() {
                 break false;
             }
             if began.elapsed() > REBUILD_WAIT {

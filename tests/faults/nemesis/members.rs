@@ -37,11 +37,18 @@ impl Nemesis {
         let name = self.cluster.nodes[node].name.clone();
         self.whole = false;
         self.cluster.kill(&[node]).await;
-        self.until_removed(&url, &name).await?;
+        // In one command, or in two steps.
+        let at_once = self.faults().is_multiple_of(2);
+        if !at_once {
+            self.until_removed(&url, &name).await?;
+        }
         self.cluster.forget(node);
         let new = self.cluster.place()?;
+        if at_once {
+            self.cluster.nodes[new].replaces = Some(name.clone());
+        }
         self.cluster.start(new)?;
-        Ok(Some(format!("{name} by {}", self.names(&[new]))))
+        Ok(Some(format!("{name} by {}{}", self.names(&[new]), if at_once { ", in one command" } else { "" })))
     }
 
     async fn until_removed(&self, url: &str, name: &str) -> Result<()> {

@@ -105,6 +105,12 @@ impl Shared {
         }
     }
 
+    /// Events may go away by retention.
+    pub fn with_retention(mut self) -> Shared {
+        self.retention = true;
+        self
+    }
+
     pub fn now_us(&self) -> u64 {
         self.began.elapsed().as_micros() as u64
     }
