@@ -117,7 +117,9 @@ fn without_tests(code: &str) -> &str {
 /// Whether the module above the file takes it in for tests only.
 fn is_test_only(file: &Path) -> bool {
     let (Some(folder), Some(name)) = (file.parent(), file.file_stem()) else { return false };
-    fs::read_to_string(folder.join("mod.rs")).is_ok_and(|above| above.contains(&format!("#[cfg(test)]\nmod {};", name.to_string_lossy())))
+    let name = name.to_string_lossy();
+    let taken_in = ["", "pub(crate) "].map(|seen_by| format!("#[cfg(test)]\n{seen_by}mod {name};"));
+    fs::read_to_string(folder.join("mod.rs")).is_ok_and(|above| taken_in.iter().any(|line| above.contains(line)))
 }
 
 /// The first path segment after each `crate::`, groups in braces included.

@@ -10,7 +10,7 @@ const USAGE: u8 = 2;
 /// No server could be reached, or none answered in time.
 const UNREACHABLE: u8 = 3;
 /// As shells say it of a process that ended by Ctrl-C.
-const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = 130;
 
 /// The exit codes as `--help` tells them.
 pub const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 3 no server reached, 130 interrupted";
@@ -34,8 +34,9 @@ impl Failure {
         Failure { code: USAGE, message: message.into(), hint: None }
     }
 
+    /// Ended by Ctrl-C: whoever typed it needs no explanation, only a script needs the code.
     pub fn interrupted() -> Failure {
-        Failure { code: INTERRUPTED, message: "interrupted".into(), hint: None }
+        Failure { code: INTERRUPTED, message: String::new(), hint: None }
     }
 
     /// The same failure with a sentence on what to do next.
@@ -57,7 +58,11 @@ impl Failure {
 
     /// Tells the person at the terminal and gives the process its code.
     pub fn report(&self) -> ExitCode {
-        eprintln!("{self}");
+        match (self.message.is_empty(), &self.hint) {
+            (true, None) => {}
+            (true, Some(hint)) => eprintln!("{hint}"),
+            (false, _) => eprintln!("{self}"),
+        }
         ExitCode::from(self.code)
     }
 }

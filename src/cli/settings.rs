@@ -262,7 +262,7 @@ mod tests {
             assert!(values.iter().any(|value| Settings::parse(&text(value)).is_ok()), "the file knows no {key}");
             keys += 1;
         }
-        assert_eq!(keys, 13);
+        assert_eq!(keys, 15);
     }
 
     #[test]

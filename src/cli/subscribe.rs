@@ -2,12 +2,13 @@
 
 use super::{
     connect::Connect,
-    failure::Result,
-    table::{say, write_out},
+    failure::{Failure, Result},
+    signals::Signals,
+    table::{count, say, write_out},
 };
 use crate::client::{Client, Item, Options, Subscribe};
 use crate::wire::{Event, Gap, Start};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a stream that was being followed is tried to be found again.
 const RESUME_WAIT: Duration = Duration::from_secs(600);
@@ -51,10 +52,23 @@ pub async fn run(args: Args) -> Result {
 async fn follow(args: &Args, client: &Client) -> Result {
     let mut subscription = client.subscribe(&args.stream, Subscribe { from: args.from, subject: args.subject.clone() }).await?;
     note(args, || format!("following {} at {} from {}", args.stream, client.server(), subscription.cursor().unwrap_or_default()));
-    let mut left = args.limit.unwrap_or(u64::MAX);
+    let interruption = Signals::interruption()?;
+    let (began, most) = (Instant::now(), args.limit.unwrap_or(u64::MAX));
+    let (mut left, mut last) = (most, None);
     while left > 0 {
-        match subscription.next().await? {
-            Item::Events(events) => left -= print(args, &events, left),
+        let item = tokio::select! {
+            item = subscription.next() => item?,
+            () = interruption.cancelled() => {
+                note(args, || summary(args, most - left, last, began.elapsed()));
+                return Err(Failure::interrupted());
+            }
+        };
+        match item {
+            Item::Events(events) => {
+                let printed = print(args, &events, left);
+                left -= printed;
+                last = events.get(printed as usize - 1).map(|event| event.seq);
+            }
             Item::Gap(gap) => tell_gap(args, gap),
             Item::Hole(gap) => eprintln!("warning: {} to {} never came; this should not be: please report it", gap.from, gap.to),
             Item::Moved { server, why } => note(args, || format!("{why}; going on at {server}")),
@@ -62,6 +76,15 @@ async fn follow(args: &Args, client: &Client) -> Result {
     }
     subscription.close().await;
     Ok(())
+}
+
+/// What was seen, and how to go on from there.
+fn summary(args: &Args, events: u64, last: Option<u64>, took: Duration) -> String {
+    let seen = format!("{} events in {:.1} s", count(events), took.as_secs_f64());
+    match last {
+        Some(last) => format!("{seen}, the last is {last}; to go on: evermesh sub {} --from {}", args.stream, last + 1),
+        None => seen,
+    }
 }
 
 /// Prints at most `most` events in one write, and tells how many.

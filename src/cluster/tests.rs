@@ -1,7 +1,7 @@
 //! openraft's own suite over our log storage and state machine, on real files; and what a group must not do when it opens.
 
 use super::encoding;
-use super::group::{Group, Open, Timers};
+use super::group::{Group, Leadership, Open, Timers, changed_within};
 use super::groups::Elections;
 use super::log::Log;
 use super::machine::{Fold, Folded};
@@ -99,4 +99,13 @@ async fn a_group_of_one_is_led_again_at_once() {
     let mut leadership = group.leadership();
     let led = leadership.wait_for(|now| now.mine.is_some()).await.unwrap();
     assert_eq!(led.term, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_leadership_of_a_closed_group_waits_for_the_whole_pause() {
+    let (sender, leadership) = tokio::sync::watch::channel(Leadership::default());
+    drop(sender);
+    let (start, pause) = (tokio::time::Instant::now(), std::time::Duration::from_millis(25));
+    changed_within(leadership, Leadership::default(), pause).await;
+    assert!(start.elapsed() >= pause);
 }

@@ -54,7 +54,12 @@ impl Inner {
     async fn ask_catalog_leader(&self, leader: u64, command: Bytes, deadline: Instant) -> Option<Outcome> {
         let answer = self.mesh.call(leader, Lane::Bulk, method::PROPOSE_CATALOG, command, deadline).await.ok()?;
         let (outcome, upto) = decode_answer(answer).ok()?;
-        timeout_at(deadline, self.catalog.wait_applied(upto)).await.ok()?;
+        let mut failed = self.failed.subscribe();
+        tokio::select! {
+            applied = timeout_at(deadline, self.catalog.wait_applied(upto)) => applied.ok()?,
+            // A node that removed itself hears nothing more of the catalog; what the leader said holds all the same.
+            _ = failed.wait_for(Option::is_some) => (),
+        }
         Some(outcome)
     }
 

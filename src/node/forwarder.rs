@@ -165,7 +165,8 @@ impl Task {
                     None if self.pending.is_empty() => return,
                     None => tokio::time::sleep_until(deadline).await,
                 },
-                _ = leadership.changed(), if retry_at.is_some() => (),
+                // The leadership of a closed group does not change any more: that is nothing to come back for at once.
+                Ok(()) = leadership.changed(), if retry_at.is_some() => (),
                 _ = tokio::time::sleep_until(retry_at.unwrap_or(deadline)), if retry_at.is_some() => (),
                 _ = tokio::time::sleep_until(deadline), if !self.pending.is_empty() => (),
             }

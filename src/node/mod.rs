@@ -4,7 +4,8 @@
 //! `proposer` makes an entry of everything that waits → consensus → the `replica` folds it → the outcome goes back the way it came.
 //! A read: [`read`] takes the tail that the `replica` shares, or a bounded chunk of the log; where no replica is here, it asks one.
 //! `lifecycle` starts and stops, `placing` opens and closes replicas as the catalog says, `upkeep` does what leaders owe their streams,
-//! `door` takes what peers ask, `disk` knows whose disk is nearly full, `verify` compares replicas. This room may touch `core`, `store` (to open it) and `cluster`.
+//! `door` takes what peers ask, `disk` knows whose disk is nearly full, `verify` compares replicas.
+//! This room may touch `core`, `store` (to open it) and `cluster`.
 
 mod catalog;
 mod clock;

@@ -131,7 +131,8 @@ impl Inner {
         }
     }
 
-    /// The nodes for a new stream: reachable ones where there are enough, with room on their disks if possible, else with a minority that is down for the moment.
+    /// The nodes for a new stream: reachable ones where there are enough, with room on their disks if possible,
+    /// else with a minority that is down for the moment.
     fn place(&self, replicas: u8) -> Option<Vec<u64>> {
         let (catalog, alive) = (self.directory.read(), self.alive());
         let roomy: BTreeSet<u64> = alive.iter().copied().filter(|id| !self.disk.is_short(*id)).collect();

@@ -70,3 +70,22 @@ async fn leadership_moves_to_the_named_node() {
     let other = expect(post("/v1/streams/led/leader"), 200).await;
     assert_ne!(other.json["leader"], "n3");
 }
+
+#[tokio::test]
+async fn replicas_are_compared() {
+    expect(put("/v1/streams/compared").json(&json!({"replicas": 3})), 201).await;
+    publish_all("compared", &["1", "2", "3"]).await;
+    for body in [json!({}), json!({"read": true})] {
+        let verified = expect(post("/v1/streams/compared/verify").json(&body), 200).await.json;
+        assert_eq!((&verified["stream"], &verified["at_seq"]), (&json!("compared"), &json!(3)), "{verified}");
+        let replicas = verified["replicas"].as_array().unwrap();
+        assert_eq!(replicas.len(), 3);
+        for replica in replicas {
+            assert_eq!((&replica["result"], &replica["hash"]), (&json!("identical"), &verified["hash"]), "{replica}");
+            assert_eq!(replica["read"]["ok"], if body["read"] == true { json!(true) } else { json!(null) }, "{replica}");
+        }
+    }
+    expect(post("/v1/streams/compared/verify"), 200).await;
+    assert_eq!(expect(post("/v1/streams/compared/verify").json(&json!({"reed": true})), 422).await.json["code"], "invalid-body");
+    assert_eq!(expect(post("/v1/streams/none/verify"), 404).await.json["code"], "stream-not-found");
+}

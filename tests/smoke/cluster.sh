@@ -54,12 +54,12 @@ stop_cluster() {
     CLUSTER_PID=
 }
 
-# free_ports: sets BASE_PORT so that three API ports and the three peer ports 100 above them are free.
+# free_ports: sets BASE_PORT so that three API ports and the three peer ports 100 above them are free, and one more of each.
 free_ports() {
     local try port
     for ((try = 0; try < 200; try++)); do
         BASE_PORT=$((20000 + RANDOM % 10000))
-        for port in 0 1 2 100 101 102; do
+        for port in 0 1 2 3 100 101 102 103; do
             port_free $((BASE_PORT + port)) || continue 2
         done
         return 0

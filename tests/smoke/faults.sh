@@ -38,6 +38,34 @@ restart_all() {
     launch_cluster --data "$data" && python3 tests/smoke/check-stream.py "$stream" "$acks.kept" "${NODES[@]}"
 }
 
+# n3 is killed and never comes back; a fourth node joins in its place and under its name. Publishes go on all the while, and at the
+# end every acknowledged event is on the new node as on the others.
+node_replaced() {
+    local data=$1 stream=node-replaced acks=$SMOKE/node-replaced.acks url=http://127.0.0.1:$((BASE_PORT + 3)) i new
+    : >"$acks"
+    create_stream "${NODES[0]}" "$stream" || return
+    for ((i = 1; i <= 60; i++)); do
+        publish_one "${NODES[i % 3]}" "$stream" "k-$i" "$acks" || { say "event $i was not acknowledged: $(tail -n 1 "$acks")"; return 1; }
+    done
+    "$EVERMESH" dev kill n3 --data "$data" || return
+    "$EVERMESH" serve --data "$data/new" --name n3 --secret-file "$data/secret" --listen "${url#http://}" --replace n3 --log-format json \
+        --peer-listen "127.0.0.1:$((BASE_PORT + 103))" --join "127.0.0.1:$((BASE_PORT + 101)),127.0.0.1:$((BASE_PORT + 100))" >>"$CLUSTER_LOG" 2>&1 </dev/null &
+    new=$!
+    RUNNING[$new]=1
+    for ((i = 61; i <= 200; i++)); do
+        publish_one "${NODES[i % 2]}" "$stream" "k-$i" "$acks" || { say "event $i was not acknowledged: $(tail -n 1 "$acks")"; return 1; }
+    done
+    until_true 60 node_ready "$url" || { say "the new node is not ready"; return 1; }
+    until_true 60 holds_replica "${NODES[0]}" "$stream" || { say "the new node has no replica that is up to date"; return 1; }
+    say "n3 is another node now, process $new, with a replica that is up to date"
+    python3 tests/smoke/check-stream.py "$stream" "$acks" "${NODES[0]}" "${NODES[1]}" "$url"
+}
+
+# Whether n3 is a replica that has everything.
+holds_replica() {
+    curl --silent --fail --max-time 10 "$1/v1/streams/$2" | grep -q '"node": *"n3","leader": *[a-z]*,"lag": *0'
+}
+
 create_stream() {
     curl --silent --show-error --fail-with-body --max-time 20 --output /dev/null -X PUT "$1/v1/streams/$2" -H 'Content-Type: application/json' -d '{"replicas":3}'
 }

@@ -77,6 +77,16 @@ step_drill() {
     return "$rc"
 }
 
+# A node dies for good under load, and a new one takes its place with one command.
+step_node_replaced() {
+    local data rc=0
+    data=$(mktemp -d) || return
+    { start_cluster node-replaced --data "$data" && node_replaced "$data"; } || rc=$?
+    stop_cluster
+    rm -rf "$data"
+    return "$rc"
+}
+
 # A cluster of real processes is broken for a minute in ways that a seed decides, and everything that clients were told is checked;
 # then once more with another seed each time, on disks that lose what was not synced. The run prints the command that repeats it.
 step_faults() {

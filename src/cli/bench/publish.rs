@@ -7,6 +7,7 @@ use super::{now_us, report::Report};
 use crate::cli::{
     connect::Connect,
     failure::{Failure, Result},
+    signals::Signals,
 };
 use crate::client::{Client, Error, Message, Options, Receiver, Sender};
 use crate::core::limits;
@@ -123,11 +124,16 @@ pub async fn run(args: Args, connect: &Connect) -> Result {
         }
     }
     let began = Instant::now();
-    tokio::select! {
-        () = report.tick() => {}
-        () = async { while lanes.join_next().await.is_some() {} } => {}
-    }
+    let interruption = Signals::interruption()?;
+    let interrupted = tokio::select! {
+        () = report.tick() => false,
+        () = async { while lanes.join_next().await.is_some() {} } => false,
+        () = interruption.cancelled() => true,
+    };
+    // What was in flight at an interruption is not counted.
+    lanes.shutdown().await;
     match report.finish(connect, began.elapsed().min(Duration::from_secs(args.seconds))) {
+        true if interrupted => Err(Failure::interrupted()),
         true => Ok(()),
         false => Err(Failure::new("not every event was stored once")),
     }

@@ -4,6 +4,7 @@ use super::{now_us, report::Report};
 use crate::cli::{
     connect::Connect,
     failure::{Failure, Result},
+    signals::Signals,
 };
 use crate::client::{Client, Item, Options, Subscribe};
 use crate::wire::{Event, Start};
@@ -49,13 +50,16 @@ pub async fn run(args: Args, connect: &Connect) -> Result {
         subscribers.spawn(subscriber(client, args.clone(), report.clone(), gate.clone()));
     }
     let began = Instant::now();
-    tokio::select! {
-        () = report.tick() => {}
-        () = tokio::time::sleep(Duration::from_secs(args.seconds)) => {}
-        () = async { while subscribers.join_next().await.is_some() {} } => {}
-    }
+    let interruption = Signals::interruption()?;
+    let interrupted = tokio::select! {
+        () = report.tick() => false,
+        () = tokio::time::sleep(Duration::from_secs(args.seconds)) => false,
+        () = async { while subscribers.join_next().await.is_some() {} } => false,
+        () = interruption.cancelled() => true,
+    };
     subscribers.shutdown().await;
     match report.finish(connect, began.elapsed()) {
+        true if interrupted => Err(Failure::interrupted()),
         true => Ok(()),
         false => Err(Failure::new("not every event came once")),
     }

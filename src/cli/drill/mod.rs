@@ -91,7 +91,10 @@ pub async fn run(args: Args) -> Result {
     let down = Arc::new(Down::default());
     let outcome = tokio::select! {
         outcome = drill(&args, &client, &nodes, &stream, down.clone()) => outcome,
-        () = signals.next() => Err(Failure::interrupted()),
+        () = signals.next() => {
+            eprintln!("\ninterrupted: tidying up (Ctrl-C again: at once)");
+            Err(Failure::interrupted())
+        }
     };
     tokio::select! {
         () = tidy_up(&args, &client, &stream, &down) => outcome,

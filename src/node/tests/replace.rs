@@ -122,7 +122,7 @@ async fn a_join_whose_answer_got_lost_is_repeated() {
     let stranger = crate::cluster::mesh::Peer { node: 0, boot: 1, address, lane, protocol: 1 };
     let mut ids = Vec::new();
     for node in [&cluster.nodes[0], &cluster.nodes[1], &cluster.nodes[0]] {
-        let joined = membership::join(&node.inner, stranger.clone(), ask.encode()).await.unwrap();
+        let joined = membership::join(&node.inner, stranger, ask.encode()).await.unwrap();
         ids.push(identity::Joined::decode(joined).unwrap().node);
     }
     assert_eq!(ids, [4, 4, 4]);
