@@ -165,9 +165,6 @@ fn config(timers: Timers) -> Config {
         election_timeout_min: timers.election_min,
         election_timeout_max: timers.election_max,
         enable_pre_vote: Some(true),
-        // Entries go to the followers before they are on the leader's own disk. A leader that lost them and went on in the same term
-        // would write others under the same log ids, and the followers would take them for those that they have.
-        enable_leader_restore: Some(false),
         quorum_loss_probe_interval: Some(timers.election_max * 2 + timers.election_min),
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
