@@ -9,6 +9,8 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// No server could be reached, or none answered in time.
 const UNREACHABLE: u8 = 3;
+/// As shells say it of a process that ended by Ctrl-C.
+const INTERRUPTED: u8 = 130;
 
 /// The exit codes as `--help` tells them.
 pub const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 3 no server reached, 130 interrupted";
@@ -30,6 +32,10 @@ impl Failure {
 
     pub fn usage(message: impl Into<String>) -> Failure {
         Failure { code: USAGE, message: message.into(), hint: None }
+    }
+
+    pub fn interrupted() -> Failure {
+        Failure { code: INTERRUPTED, message: "interrupted".into(), hint: None }
     }
 
     /// The same failure with a sentence on what to do next.

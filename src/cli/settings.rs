@@ -60,6 +60,11 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub join: Option<Vec<String>>,
 
+    /// With --join: take the place of this node, which is gone for good; its replicas are made anew here
+    #[arg(long, env = "EVERMESH_REPLACE", value_name = "NODE", requires = "join")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replace: Option<String>,
+
     /// File with the cluster's secret [default: EVERMESH_SECRET, then DATA/secret]
     #[arg(long, env = "EVERMESH_SECRET_FILE", value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,7 +121,7 @@ pub struct Resolved {
 impl Settings {
     /// What these settings say, and where they say nothing, what the others do.
     ///
-    /// `bootstrap` and `join` are one choice: whoever makes it here is not completed from there.
+    /// `bootstrap`, and `join` with `replace`, are one choice: whoever makes it here is not completed from there.
     fn or(self, other: Settings) -> Settings {
         let chosen = self.bootstrap.is_some() || self.join.is_some();
         Settings {
@@ -128,6 +133,7 @@ impl Settings {
             peer_advertise: self.peer_advertise.or(other.peer_advertise),
             bootstrap: if chosen { self.bootstrap } else { other.bootstrap },
             join: if chosen { self.join } else { other.join },
+            replace: if chosen { self.replace } else { other.replace },
             secret_file: self.secret_file.or(other.secret_file),
             insecure: self.insecure.or(other.insecure),
             auto_create_streams: self.auto_create_streams.or(other.auto_create_streams),
@@ -185,7 +191,11 @@ impl Settings {
             }
             (true, _) => Start::Bootstrap,
             (false, join) if join.is_empty() => Start::Resume,
-            (false, join) => Start::Join(join),
+            (false, seeds) => match self.replace.map(|node| NodeName::new(&node)).transpose() {
+                Ok(None) => Start::Join(seeds),
+                Ok(Some(node)) => Start::Replace { seeds, node },
+                Err(why) => return Err(Failure::usage(format!("--replace: {why}"))),
+            },
         };
         Ok(Resolved {
             data,
@@ -242,7 +252,7 @@ mod tests {
             assert!(values.iter().any(|value| Settings::parse(&text(value)).is_ok()), "the file knows no {key}");
             keys += 1;
         }
-        assert_eq!(keys, 13);
+        assert_eq!(keys, 14);
     }
 
     #[test]
@@ -285,6 +295,10 @@ mod tests {
         assert!(flags(&[]).resolve(None).unwrap_err().to_string().contains("--data"));
         assert!(flags(&["--data", "x", "--name", "a/b"]).resolve(None).unwrap_err().to_string().contains("--name"));
         assert!(Line::try_parse_from(["serve", "--bootstrap", "--join", "a:1"]).is_err());
+        assert!(Line::try_parse_from(["serve", "--replace", "n3"]).is_err());
+        assert!(flags(&["--data", "x", "--join", "a:1", "--replace", "a/b"]).resolve(None).unwrap_err().to_string().contains("--replace"));
+        let start = flags(&["--data", "x", "--join", "a:1", "--replace", "n3"]).resolve(None).unwrap().start;
+        assert_eq!(start, Start::Replace { seeds: vec!["a:1".into()], node: NodeName::new("n3").unwrap() });
         assert!(
             Settings { bootstrap: Some(true), join: Some(vec!["a:1".into()]), data: Some("x".into()), ..Default::default() }
                 .with_defaults()

@@ -7,6 +7,7 @@
 //! `door` takes what peers ask. This room may touch `core`, `store` (to open it) and `cluster`.
 
 mod catalog;
+mod clock;
 mod config;
 mod directory;
 mod door;
@@ -14,6 +15,7 @@ mod error;
 mod forwarder;
 mod identity;
 mod lifecycle;
+mod membership;
 mod metrics;
 mod operate;
 mod placing;
@@ -29,13 +31,15 @@ mod types;
 mod upkeep;
 
 #[cfg(test)]
-mod failover_tests;
-#[cfg(test)]
 mod tests;
 
-pub use crate::cluster::{Timers, mesh::Secret};
+pub use crate::cluster::{
+    Timers,
+    mesh::{Accept, Dial, Listener, Network, ReadHalf, Secret, Stream as Connection, WriteHalf},
+};
 pub use crate::core::catalog::NodeState;
-pub use config::{Config, Start};
+pub use clock::Clock;
+pub use config::{Config, Start, World};
 pub use error::{Error, Result};
 pub use lifecycle::StartError;
 pub use read::Reader;
@@ -67,6 +71,7 @@ struct Inner {
     url: String,
     peer: String,
     auto_create_streams: bool,
+    clock: Clock,
     store: Store,
     mesh: Mesh,
     groups: Groups,

@@ -2,6 +2,7 @@
 //!
 //! No timer delays anything: what arrives while the last entries are on their way to disk is the next batch.
 
+use super::clock::Clock;
 use super::remote::{self, Forward};
 use super::stream::Stream;
 use crate::cluster::{Group, LeaderId, Leadership, NotProposed, Response, mesh::Reply};
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Entries of one stream that are on their way at a time: one being committed, one being appended, and room for a pipeline.
@@ -131,10 +132,12 @@ impl Proposer {
         stream: &Arc<Stream>,
         group: Group,
         state: watch::Receiver<crate::core::machine::State>,
+        clock: Clock,
     ) -> Proposer {
         let (calls, waiting) = mpsc::channel(CALLS_WAITING);
         let gates = Arc::new(Gates::default());
-        let task = Task { stream: Arc::downgrade(stream), leadership: group.leadership(), group, waiting, gates: gates.clone(), state };
+        let task =
+            Task { stream: Arc::downgrade(stream), leadership: group.leadership(), group, waiting, gates: gates.clone(), state, clock };
         runtime.spawn(task.run());
         Proposer { calls, gates }
     }
@@ -159,6 +162,7 @@ struct Task {
     waiting: mpsc::Receiver<Call>,
     gates: Arc<Gates>,
     state: watch::Receiver<crate::core::machine::State>,
+    clock: Clock,
 }
 
 type Proposed = BoxFuture<'static, (Vec<Call>, Result<Response, NotProposed>)>;
@@ -277,7 +281,7 @@ impl Task {
         if calls.is_empty() {
             return Box::pin(async { (Vec::new(), Ok(Response::Stream(Vec::new()))) });
         }
-        *time = now().max(*time);
+        *time = self.clock.now().max(*time);
         let requests = calls.iter().flat_map(|call| call.forward.requests.iter().cloned()).collect();
         let Some(stream) = self.stream.upgrade() else { return Box::pin(async { (calls, Err(NotProposed::Refused)) }) };
         let settings = stream.settings();
@@ -320,12 +324,6 @@ impl Task {
         self.gates.refuse(call.origin, &call.forward);
         call.sink.send(Err(failure));
     }
-}
-
-/// This node's clock.
-pub fn now() -> Time {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    Time(since.map_or(0, |since| since.as_micros() as i64))
 }
 
 #[cfg(test)]

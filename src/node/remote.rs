@@ -20,6 +20,8 @@ pub mod method {
     pub const PURGE: u16 = 107;
     /// The caller stops soon: nothing should be handed over to it. Older builds do not know it, which does no harm.
     pub const LEAVING: u16 = 108;
+    /// Whether the asking node is a member still; one that was removed is refused as it always is.
+    pub const MEMBERSHIP: u16 = 120;
 }
 
 /// Refusal codes of this room on the mesh.
@@ -32,6 +34,8 @@ pub mod refusal {
     pub const UNKNOWN: u16 = 102;
     /// An answer that trying again will not change; the message says why.
     pub const REJECTED: u16 = 103;
+    /// The asking node was removed from the cluster, for ever.
+    pub const REMOVED: u16 = 120;
 }
 
 const VERSION: u8 = 1;

@@ -2,7 +2,6 @@
 
 use super::catalog::rejected;
 use super::error::{Error, Result};
-use super::proposer::now;
 use super::remote::{self, get_state, method, put_state};
 use super::stream::{Local, Stream};
 use super::types::{Put, ReplicaInfo, StreamInfo, StreamSummary};
@@ -120,7 +119,7 @@ impl Inner {
         }
         let settings = patch.apply(Settings::with_replicas(self.default_replicas()))?;
         let placement = self.place(settings.replicas).ok_or_else(|| self.too_few_nodes(settings.replicas))?;
-        let create = Command::CreateStream { name: name.clone(), settings, placement, time: now() };
+        let create = Command::CreateStream { name: name.clone(), settings, placement, time: self.clock.now() };
         match self.change_catalog(&create).await? {
             Outcome::StreamCreated { .. } => Ok(Put::Created),
             Outcome::StreamExists { .. } => {

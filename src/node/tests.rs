@@ -1,5 +1,8 @@
 //! Nodes in one process, over loopback: the verbs as the rooms above use them.
 
+mod failover;
+mod replace;
+
 use super::*;
 use crate::core::{Discard, NewEvent, SettingsPatch, StreamName, SubjectFilter, Text};
 use bytes::Bytes;
@@ -17,12 +20,16 @@ struct Cluster {
 }
 
 async fn start_node(folder: &TempDir, listener: TcpListener, number: usize, start: Start) -> Node {
+    try_start_node(folder, listener, number, start).await.unwrap()
+}
+
+async fn try_start_node(folder: &TempDir, listener: TcpListener, number: usize, start: Start) -> std::result::Result<Node, StartError> {
     let address = listener.local_addr().unwrap().to_string();
     let config = Config {
         data: folder.path().into(),
         name: Some(NodeName::new(&format!("n{number}")).unwrap()),
         url: format!("http://127.0.0.1:{}", 4700 + number),
-        peer_listener: listener,
+        peer_listener: listener.into(),
         peer_advertise: address,
         secret: Secret::new("a secret of the tests"),
         start,
@@ -30,8 +37,9 @@ async fn start_node(folder: &TempDir, listener: TcpListener, number: usize, star
         timers: Timers::default(),
         peer_protocol_max: None,
         store: crate::store::Options::default(),
+        world: World::default(),
     };
-    Node::start(config).await.unwrap()
+    Node::start(config).await
 }
 
 impl Cluster {

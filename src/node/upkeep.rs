@@ -1,6 +1,5 @@
 //! What leaders owe: retention, members as the catalog places them, leaderships where they belong, and an even spread.
 
-use super::proposer::now;
 use super::stream::Stream;
 use super::streams::LAG_MAX;
 use super::{Inner, purge};
@@ -81,9 +80,9 @@ fn retain(node: &Arc<Inner>, stream: &Arc<Stream>, busy: &Busy) {
     if (!trims && !purges) || !busy.begin(stream.group) {
         return;
     }
-    let (busy, group) = (busy.clone(), stream.group);
+    let (busy, group, clock) = (busy.clone(), stream.group, node.clock.clone());
     let task = async move {
-        if trims && let Err(error) = purge::retain(&local, &settings, now()).await {
+        if trims && let Err(error) = purge::retain(&local, &settings, clock.now()).await {
             tracing::debug!(group, %error, "retention has to wait");
         }
         if purges && let Err(error) = local.group.purge().await {

@@ -35,6 +35,7 @@
 
 mod cell;
 mod commit;
+pub mod crash;
 mod error;
 mod file;
 mod files;
@@ -47,12 +48,11 @@ mod recover;
 mod segments;
 mod shared;
 mod stats;
+mod stepped;
 mod tables;
 mod types;
 mod writer;
 
-#[cfg(test)]
-mod crash;
 #[cfg(test)]
 mod tests;
 
@@ -61,6 +61,7 @@ pub use files::{Directory, Files};
 pub use format::FORMAT_VERSION;
 pub use group::Group;
 pub use stats::{COMMIT_BUCKETS, Stats};
+pub use stepped::Stepper;
 pub use tables::ROW_HEADER_BYTES;
 pub use types::{Done, Durable, Entry, LogId, LogState, Options};
 
@@ -190,6 +191,9 @@ impl Store {
 impl Inner {
     fn close(&self) -> Result<(), Error> {
         self.shared.queue.close();
+        if self.shared.stepped.load(Relaxed) {
+            return Ok(());
+        }
         let threads: Vec<_> = self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
         let running = !threads.is_empty();
         for thread in threads {

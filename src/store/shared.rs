@@ -7,7 +7,7 @@ use super::segments::Segments;
 use super::{Done, Error, Options};
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::watch;
 
@@ -20,6 +20,8 @@ pub(super) struct Shared {
     pub tail_bytes: AtomicUsize,
     pub identity: Mutex<Option<Bytes>>,
     pub failed: watch::Sender<Option<Error>>,
+    /// There are no threads: whoever opened the store does its work, and may read in place.
+    pub stepped: AtomicBool,
     cells: Mutex<HashMap<u64, Arc<Cell>>>,
     fault: OnceLock<Error>,
 }
@@ -34,6 +36,7 @@ impl Shared {
             tail_bytes: AtomicUsize::new(0),
             identity: Mutex::new(None),
             failed: watch::Sender::new(None),
+            stepped: AtomicBool::new(false),
             cells: Mutex::default(),
             fault: OnceLock::new(),
         }

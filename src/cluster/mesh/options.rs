@@ -1,5 +1,6 @@
 //! What a mesh is told from outside: who this node is, the shared secret, and its clocks.
 
+use super::net::Network;
 use crate::core::limits;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -72,6 +73,7 @@ pub struct Options {
     pub secret: Secret,
     /// The newest version of the peer protocol that this node speaks, of [`PROTOCOLS`]: smaller to pass for an older build.
     pub protocol_max: u16,
+    pub network: Network,
     /// How often an otherwise quiet consensus connection says that its node lives.
     pub ping_every: Duration,
     /// A peer that sent nothing for so long is down. Sixteen signs of life must be missing: busy cores delay
@@ -103,6 +105,7 @@ impl Options {
         Options {
             secret,
             protocol_max: *PROTOCOLS.end(),
+            network: Network::default(),
             ping_every: Duration::from_millis(50),
             silent_after: Duration::from_millis(800),
             connect_timeout: Duration::from_secs(1),

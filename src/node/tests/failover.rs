@@ -1,6 +1,6 @@
 //! Leaders that go, by death or by will, and nodes of two versions of the peer protocol, while publishes are on their way.
 
-use super::*;
+use super::super::*;
 use crate::core::{NewEvent, SettingsPatch, StreamName};
 use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ async fn start_node(folder: &TempDir, listener: TcpListener, number: usize, star
         data: folder.path().into(),
         name: Some(NodeName::new(&format!("n{number}")).unwrap()),
         url: format!("http://127.0.0.1:{}", 4700 + number),
-        peer_listener: listener,
+        peer_listener: listener.into(),
         peer_advertise: address,
         secret: Secret::new("a secret of the tests"),
         start,
@@ -32,6 +32,7 @@ async fn start_node(folder: &TempDir, listener: TcpListener, number: usize, star
         timers: Timers::default(),
         peer_protocol_max,
         store: crate::store::Options::default(),
+        world: Default::default(),
     };
     Node::start(config).await.unwrap()
 }
