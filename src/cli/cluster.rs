@@ -9,7 +9,7 @@ use super::{
     table::{Table, count, or_dash},
 };
 use crate::client::Client;
-use crate::wire::{Cluster, Node, NodeState, StreamSummary};
+use crate::wire::{Cluster, Disk, Node, NodeState, StreamSummary};
 use clap::Subcommand;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -161,11 +161,13 @@ fn takers(cluster: &Cluster) -> Vec<String> {
 fn status(cluster: &Cluster) -> String {
     let mut table = Table::new(&["ID", "NODE", "STATE", "LEADS", "HOLDS", "VERSION", "URL"], &[0, 3, 4]);
     for node in &cluster.nodes {
-        let state = match (node.state, node.reachable) {
-            (NodeState::Active, true) => "active",
-            (NodeState::Active, false) => "unreachable",
-            (NodeState::Draining, _) => "draining",
-            (NodeState::Removed, _) => "removed",
+        let state = match (node.state, node.reachable, node.disk) {
+            (NodeState::Active, true, Disk::Ok) => "active",
+            (NodeState::Active, true, Disk::Short) => "short of disk",
+            (NodeState::Active, true, Disk::Full) => "disk full",
+            (NodeState::Active, false, _) => "unreachable",
+            (NodeState::Draining, ..) => "draining",
+            (NodeState::Removed, ..) => "removed",
         };
         let name = if node.name == cluster.node { format!("{} *", node.name) } else { node.name.clone() };
         table.row([

@@ -44,6 +44,17 @@ impl Failure {
         self
     }
 
+    /// The same failure with an exit code of its own.
+    pub fn code(mut self, code: u8) -> Failure {
+        self.code = code;
+        self
+    }
+
+    #[cfg(test)]
+    pub fn exit_code(&self) -> u8 {
+        self.code
+    }
+
     /// Tells the person at the terminal and gives the process its code.
     pub fn report(&self) -> ExitCode {
         eprintln!("{self}");

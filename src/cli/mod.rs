@@ -21,8 +21,10 @@ mod signals;
 mod stream;
 mod subscribe;
 mod table;
+mod verify;
 
 use self::failure::{EXIT_CODES, Failure, Result};
+use crate::node::World;
 use clap::{Parser, Subcommand};
 use std::{future::Future, process::ExitCode, time::Duration};
 
@@ -33,6 +35,7 @@ Examples:
   evermesh sub orders --from earliest             follow a stream, on whichever node is there
   evermesh stream create orders --max-age 7d      a stream that forgets after a week
   evermesh cluster status                         the nodes, and who leads what
+  evermesh verify                                 whether all replicas are the same
 
 Environment: EVERMESH_SERVER names the nodes for client commands, EVERMESH_LOG filters log lines (debug, evermesh=trace, …).";
 
@@ -61,6 +64,8 @@ enum Command {
     Cluster(cluster::Args),
     /// Fail over on purpose, on a live cluster with a stream of its own, and measure it
     Drill(drill::Args),
+    /// Compare the replicas of the streams
+    Verify(verify::Args),
     /// Measure publishing, subscribing, and this machine's disk
     Bench(bench::Args),
     /// Print the API's OpenAPI document
@@ -69,22 +74,28 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    main_in(World::default())
+}
+
+/// The same, a node that it starts standing on something else than the machine: how faults are put below a node.
+pub fn main_in(world: World) -> ExitCode {
     let cli = Cli::parse();
-    match run(cli.command) {
+    match run(cli.command, world) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-fn run(command: Command) -> Result {
+fn run(command: Command, world: World) -> Result {
     match command {
         Command::Dev(args) => on_runtime(dev::run(args)),
-        Command::Serve(args) => on_runtime(serve::run(*args)),
+        Command::Serve(args) => on_runtime(serve::run(*args, world)),
         Command::Stream(args) => as_client(stream::run(args)),
         Command::Pub(args) => as_client(publish::run(args)),
         Command::Sub(args) => as_client(subscribe::run(args)),
         Command::Cluster(args) => as_client(cluster::run(args)),
         Command::Drill(args) => as_client(drill::run(args)),
+        Command::Verify(args) => as_client(verify::run(args)),
         Command::Bench(args) => as_client(bench::run(args)),
         Command::Openapi(args) => openapi::run(args),
     }
@@ -142,7 +153,7 @@ mod tests {
             "drill --kill leader --kill n2 --yes --rounds 3 --rate 100 --publishers 4 --pause 1s --data x --json",
             "serve --data x --name n1 --listen 127.0.0.1:4700 --peer-listen 127.0.0.1:4800 --advertise http://a:1 --peer-advertise a:2 --bootstrap",
             "serve --data x --join a:1 --replace n3 --name n3",
-            "serve --data x --join a:1,b:2 --config f --secret-file s",
+            "serve --data x --join a:1,b:2 --config f --secret-file s --disk-reserve 1GiB",
             "stream ls --json",
             "stream ls ord --server http://a:1",
             "stream create orders --replicas 3 --max-age 7d --max-bytes none --discard new",
@@ -164,6 +175,8 @@ mod tests {
             "bench pub --rate 1000 --connections 4 --batch 10 --size 256 --seconds 5 --stream s --in-flight 8 --websocket",
             "bench sub --connections 4 --seconds 5",
             "bench disk --dir x",
+            "verify",
+            "verify orders payments --read --json",
             "openapi",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("evermesh").chain(line.split(' ')));

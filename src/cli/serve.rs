@@ -10,7 +10,7 @@ use super::{
     signals::Signals,
 };
 use crate::api;
-use crate::node::{Config, Node};
+use crate::node::{Config, Node, World};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -43,7 +43,7 @@ pub struct Args {
     stop_at_stdin_end: bool,
 }
 
-pub async fn run(args: Args) -> Result {
+pub async fn run(args: Args, world: World) -> Result {
     let said = args.settings.clone();
     let settings = args.settings.resolve(args.config.as_deref())?;
     logging::for_node(settings.log_format);
@@ -75,8 +75,8 @@ pub async fn run(args: Args) -> Result {
         auto_create_streams: settings.auto_create_streams,
         timers: Default::default(),
         peer_protocol_max: settings.peer_protocol_max,
-        store: Default::default(),
-        world: Default::default(),
+        store: crate::node::StoreOptions { disk_reserve_bytes: settings.disk_reserve, ..Default::default() },
+        world,
     };
     tracing::info!("API on {}, peers on {}, data in {}", config.url, config.peer_advertise, config.data.display());
     let http = Http::start(listener);

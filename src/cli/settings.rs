@@ -5,6 +5,7 @@
 //! - Paths in a file are relative to the file's folder.
 
 use super::failure::{Failure, Result, io};
+use super::stream::whole_size;
 use crate::core::NodeName;
 use crate::node::Start;
 use clap::{Args, ValueEnum};
@@ -84,6 +85,10 @@ pub struct Settings {
     #[arg(long, env = "EVERMESH_PEER_PROTOCOL_MAX", value_name = "N", hide = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_protocol_max: Option<u16>,
+    /// Free space that is left on the data folder's disk: with less, this node takes nothing new [default: 5 % of it, 32MiB to 512MiB]
+    #[arg(long, env = "EVERMESH_DISK_RESERVE", value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_reserve: Option<String>,
 
     /// How log lines look [default: human]
     #[arg(long, env = "EVERMESH_LOG_FORMAT", value_name = "FORMAT", value_enum)]
@@ -115,6 +120,8 @@ pub struct Resolved {
     pub insecure: bool,
     pub auto_create_streams: bool,
     pub peer_protocol_max: Option<u16>,
+    /// In bytes.
+    pub disk_reserve: Option<u64>,
     pub log_format: LogFormat,
 }
 
@@ -138,6 +145,7 @@ impl Settings {
             insecure: self.insecure.or(other.insecure),
             auto_create_streams: self.auto_create_streams.or(other.auto_create_streams),
             peer_protocol_max: self.peer_protocol_max.or(other.peer_protocol_max),
+            disk_reserve: self.disk_reserve.or(other.disk_reserve),
             log_format: self.log_format.or(other.log_format),
         }
     }
@@ -183,6 +191,7 @@ impl Settings {
                 .hint("say where this node keeps its events: --data DIR (or EVERMESH_DATA, or `data` in the file)")
         })?;
         let name = self.name.map(|name| NodeName::new(&name)).transpose().map_err(|why| Failure::usage(format!("--name: {why}")))?;
+        let disk_reserve = self.disk_reserve.as_deref().map(whole_size);
         let start = match (self.bootstrap.unwrap_or(false), self.join.unwrap_or_default()) {
             (true, join) if !join.is_empty() => {
                 return Err(
@@ -209,6 +218,7 @@ impl Settings {
             insecure: self.insecure.unwrap_or(false),
             auto_create_streams: self.auto_create_streams.unwrap_or(false),
             peer_protocol_max: self.peer_protocol_max,
+            disk_reserve: disk_reserve.transpose().map_err(|why| Failure::usage(format!("--disk-reserve: {why}")))?,
             log_format: self.log_format.unwrap_or_default(),
         })
     }
@@ -252,7 +262,7 @@ mod tests {
             assert!(values.iter().any(|value| Settings::parse(&text(value)).is_ok()), "the file knows no {key}");
             keys += 1;
         }
-        assert_eq!(keys, 14);
+        assert_eq!(keys, 15);
     }
 
     #[test]
@@ -293,6 +303,8 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused() {
         assert!(flags(&[]).resolve(None).unwrap_err().to_string().contains("--data"));
+        assert!(flags(&["--data", "x", "--disk-reserve", "much"]).resolve(None).unwrap_err().to_string().contains("--disk-reserve"));
+        assert_eq!(flags(&["--data", "x", "--disk-reserve", "1GiB"]).resolve(None).unwrap().disk_reserve, Some(1 << 30));
         assert!(flags(&["--data", "x", "--name", "a/b"]).resolve(None).unwrap_err().to_string().contains("--name"));
         assert!(Line::try_parse_from(["serve", "--bootstrap", "--join", "a:1"]).is_err());
         assert!(Line::try_parse_from(["serve", "--replace", "n3"]).is_err());

@@ -1,9 +1,11 @@
 //! What is agreed: every stream and the catalog is a Raft group over the nodes that hold it. The only room that names openraft.
 //!
 //! A message's way: `mesh` (one authenticated connection a peer pair and lane) → `groups` (which group) → openraft's core →
-//! `log` (the store) and `machine` (the fold of the room above). `network` is the way out, `encoding` the bytes on it. `evidence` makes a lost peer's groups elect at once.
+//! `log` (the store) and `machine` (the fold of the room above, and the rolling hash of `chain`). `network` is the way out, `encoding` the bytes on it.
+//! `evidence` makes a lost peer's groups elect at once.
 //! This room may touch `core` and `store`. It knows nothing of events: a command is bytes to it.
 
+mod chain;
 pub mod encoding;
 mod evidence;
 mod group;
@@ -17,7 +19,8 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-pub use group::{Cause, Commands, Elected, Failure, Group, Leadership, NotProposed, Progress, Timers, changed_within};
+pub use chain::Point;
+pub use group::{Cause, Checked, Commands, Elected, Failure, Group, Leadership, NotProposed, Progress, Timers, changed_within};
 pub use groups::{ElectionsSeen, Groups, refusal};
 pub use machine::{Fold, Folded};
 pub use network::method;

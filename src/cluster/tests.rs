@@ -1,15 +1,22 @@
-//! openraft's own suite over our log storage and state machine, on real files.
+//! openraft's own suite over our log storage and state machine, on real files; and what a group must not do when it opens.
 
+use super::encoding;
+use super::group::{Group, Open, Timers};
 use super::log::Log;
 use super::machine::{Fold, Folded};
-use super::types::{Response, TypeConfig};
+use super::mesh::{Handler, Identity, Mesh, Options as MeshOptions, Peer, Reply, Secret};
+use super::types::{EntryPayload, LeaderId, Membership, Response, TypeConfig, Vote};
 use crate::core::codec::Corrupt;
-use crate::store::{Options, Store};
+use crate::store::{self, Options, Store};
 use bytes::Bytes;
+use openraft::impls::EmptyNode;
 use openraft::testing::log::{StoreBuilder, Suite};
-use openraft::{StorageError, type_config::TypeConfigExt};
+use openraft::{ServerState, StorageError, type_config::TypeConfigExt};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 /// Keeps every command that it folded.
 #[derive(Default)]
@@ -48,4 +55,47 @@ impl StoreBuilder<TypeConfig, Log, Folded, (TempDir, Store)> for Builder {
 #[test]
 fn the_log_and_the_machine_pass_the_suite_of_openraft() {
     TypeConfig::run(async { Suite::test_all(Builder).await.unwrap() });
+}
+
+struct Nobody;
+
+impl Handler for Nobody {
+    fn handle(&self, _from: Peer, _method: u16, _body: Bytes, reply: Reply) {
+        reply.refuse(1, "nobody is here");
+    }
+}
+
+/// A group whose log says that these are its members, and whose vote that node 1 was elected in term 2.
+async fn reopened(members: &[u64]) -> (TempDir, Store, Group) {
+    let folder = TempDir::new().unwrap();
+    let store = Store::open_dir(folder.path(), Options::default()).unwrap();
+    let group = store.group(1);
+    let leader = LeaderId { term: 2, node_id: 1 };
+    group.save_vote(encoding::encode_vote(&Vote { leader_id: leader, committed: true })).unwrap().await.unwrap();
+    let nodes: BTreeMap<u64, EmptyNode> = members.iter().map(|id| (*id, EmptyNode::new())).collect();
+    let membership = Membership::new(vec![BTreeSet::from_iter(members.iter().copied())], nodes).unwrap();
+    let payload = encoding::encode_payload(&EntryPayload::Membership(membership));
+    group.append(vec![store::Entry { index: 0, term: 2, leader: 1, payload }], |_| ()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let identity = Identity { cluster: 1, node: 1, boot: 1, version: "test".into() };
+    let mesh = Mesh::start(listener, identity, MeshOptions::new(Secret::new("secret")), Arc::new(Nobody));
+    let (fold, timers, failures) = (Arc::new(Kept::default()), Timers::default(), mpsc::channel(1).0);
+    let elections = Default::default();
+    let group = Group::open(Open { id: 1, node: 1, mesh: &mesh, store: group, fold, timers, failures, elections }).await;
+    (folder, store, group.unwrap())
+}
+
+#[tokio::test]
+async fn a_leader_that_starts_again_does_not_go_on_in_its_old_term() {
+    let (_folder, _store, group) = reopened(&[1, 2, 3]).await;
+    let state = group.raft().with_raft_state(|state| state.server_state).await.unwrap();
+    assert_eq!(state, ServerState::Follower);
+}
+
+#[tokio::test]
+async fn a_group_of_one_is_led_again_at_once() {
+    let (_folder, _store, group) = reopened(&[1]).await;
+    let mut leadership = group.leadership();
+    let led = leadership.wait_for(|now| now.mine.is_some()).await.unwrap();
+    assert_eq!(led.term, 3);
 }

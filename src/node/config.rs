@@ -6,6 +6,7 @@ use crate::cluster::mesh::{Listener, Network, Secret};
 use crate::core::NodeName;
 use crate::store;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// How a node finds its place; a node that has one goes back to it whatever is said here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct Config {
 pub struct World {
     pub clock: Clock,
     pub network: Network,
+    /// What stands between the store and the files in `Config::data`.
+    pub files: Option<Arc<dyn store::Files>>,
     /// An open store, instead of the one in `Config::data`; closing it is cheap, so it is done in place.
     pub store: Option<store::Store>,
     /// Everything runs where the node is started, and not on threads of its own.

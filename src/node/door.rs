@@ -80,6 +80,9 @@ async fn answer(node: Arc<Inner>, from: Peer, number: u16, body: Bytes, reply: R
         method::PURGE => purge(&node, body).await,
         method::LEAVING => leaving(&node, from),
         method::MEMBERSHIP => Ok(Bytes::new()),
+        method::DISK => super::disk::hear(&node, from.node, body),
+        method::COMPARE => super::verify::compare(&node, body).await,
+        method::REREAD => super::verify::reread(&node, body).await,
         _ => Err(Error::Internal(format!("no such method: {number}"))),
     };
     match answer {

@@ -7,7 +7,7 @@ use super::door::Door;
 use super::error::Error;
 use super::identity::{Identity, Join, Joined};
 use super::remote::{self, method, refusal};
-use super::{Inner, Node, membership, placing, upkeep};
+use super::{Inner, Node, disk, membership, placing, upkeep};
 use crate::cluster::mesh::{self, CallError, Lane, Mesh, PeerState};
 use crate::cluster::{Cause, Elected, Failure, Group, Groups};
 use crate::core::NodeName;
@@ -112,7 +112,7 @@ impl Node {
 }
 
 async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, StartError> {
-    let World { clock, network, store, one_runtime: _ } = config.world.clone();
+    let World { clock, network, store, files: _, one_runtime: _ } = config.world.clone();
     let store = match store {
         Some(store) => store,
         None => open_store(&config).await?,
@@ -145,6 +145,7 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
     mesh.set_peers(identity.peers.clone());
 
     let directory = Arc::new(Directory::default());
+    let disk = Arc::new(disk::Disk::new(identity.node, store.space_now().level));
     let catalog = groups.open(CATALOG, identity.node, directory.clone()).await;
     let catalog = catalog.map_err(|failure| StartError(format!("the catalog cannot be opened: {}", failure.why)))?;
     let inner = Arc::new(Inner {
@@ -161,6 +162,7 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
         groups,
         catalog,
         directory,
+        disk,
         identity: Mutex::new(identity),
         streams: RwLock::new(HashMap::new()),
         room: Arc::new(Semaphore::new(limits::PENDING_BYTES_MAX)),
@@ -182,6 +184,7 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
     inner.tasks.spawn_on(follow_nodes(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(placing::run(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(upkeep::run(inner.clone()), &inner.runtime);
+    inner.tasks.spawn_on(disk::run(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(introduce(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(tell_leaders(inner.clone()), &inner.runtime);
     let (watching, stop) = (inner.groups.watch_peers(inner.id), inner.stop.clone());
@@ -191,10 +194,14 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
 }
 
 async fn open_store(config: &Config) -> Result<Store, StartError> {
-    let (data, options) = (config.data.clone(), config.store.clone());
+    let (data, options, files) = (config.data.clone(), config.store.clone(), config.world.files.clone());
     let opened = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&data).map_err(|error| error.to_string())?;
-        Store::open_dir(&data, options).map_err(|error| error.to_string())
+        let opened = match files {
+            Some(files) => Store::open(files, options),
+            None => Store::open_dir(&data, options),
+        };
+        opened.map_err(|error| error.to_string())
     });
     let opened = opened.await.map_err(|error| StartError(error.to_string()))?;
     opened.map_err(failed(&format!("the data directory {} cannot be opened", config.data.display())))
@@ -301,10 +308,12 @@ async fn found(node: &Arc<Inner>) -> Result<(), StartError> {
 async fn follow_nodes(node: Arc<Inner>) {
     let mut changes = node.directory.changes();
     let mut peers = node.mesh.peers();
+    let mut disks = node.disk.changes();
     let mut reachable: Option<BTreeSet<u64>> = None;
     loop {
         changes.borrow_and_update();
         peers.borrow_and_update();
+        disks.borrow_and_update();
         let members = node.directory.members();
         if !members.is_empty() {
             remember_peers(&node, &members).await;
@@ -316,7 +325,7 @@ async fn follow_nodes(node: Arc<Inner>) {
         let picture = Arc::new(node.picture());
         node.nodes.send_if_modified(|old| {
             let essence = |nodes: &[super::NodeInfo]| -> Vec<_> {
-                nodes.iter().map(|node| (node.id, node.name.clone(), node.url.clone(), node.state, node.reachable)).collect()
+                nodes.iter().map(|node| (node.id, node.name.clone(), node.url.clone(), node.state, node.reachable, node.disk)).collect()
             };
             let changed = essence(old) != essence(&picture);
             *old = picture;
@@ -329,6 +338,7 @@ async fn follow_nodes(node: Arc<Inner>) {
             _ = node.stop.cancelled() => return,
             _ = changes.changed() => (),
             _ = peers.changed() => (),
+            _ = disks.changed() => (),
         }
     }
 }
@@ -508,7 +518,7 @@ impl Inner {
         self.hand_over_catalog().await;
     }
 
-    async fn hand_over_catalog(&self) {
+    pub(super) async fn hand_over_catalog(&self) {
         if self.catalog.current().mine.is_none() {
             return;
         }

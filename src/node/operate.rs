@@ -156,6 +156,7 @@ impl Inner {
             },
             streams_led: 0,
             streams_held: 0,
+            disk: self.disk.level(node.id),
             id: node.id,
             name: node.name,
             url: node.url,

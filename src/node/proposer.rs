@@ -3,6 +3,7 @@
 //! No timer delays anything: what arrives while the last entries are on their way to disk is the next batch.
 
 use super::clock::Clock;
+use super::disk::Disk;
 use super::remote::{self, Forward};
 use super::stream::Stream;
 use crate::cluster::{Group, LeaderId, Leadership, NotProposed, Response, mesh::Reply};
@@ -32,6 +33,8 @@ pub enum Failure {
     NotLeader(Option<u64>),
     /// Provably not in any log.
     NotAccepted,
+    /// Provably not in any log: too few of the stream's replicas have room on their disks.
+    DiskFull,
     /// It may be, or become, committed.
     Unknown,
 }
@@ -56,6 +59,7 @@ impl Sink {
                     reply.refuse(remote::refusal::NOT_LEADER, &hint);
                 }
                 Failure::NotAccepted => reply.refuse(remote::refusal::NOT_ACCEPTED, "not accepted"),
+                Failure::DiskFull => reply.refuse(remote::refusal::DISK_FULL, "the replicas' disks are nearly full"),
                 Failure::Unknown => reply.refuse(remote::refusal::UNKNOWN, "the leader changed"),
             },
         }
@@ -133,11 +137,20 @@ impl Proposer {
         group: Group,
         state: watch::Receiver<crate::core::machine::State>,
         clock: Clock,
+        disk: Arc<Disk>,
     ) -> Proposer {
         let (calls, waiting) = mpsc::channel(CALLS_WAITING);
         let gates = Arc::new(Gates::default());
-        let task =
-            Task { stream: Arc::downgrade(stream), leadership: group.leadership(), group, waiting, gates: gates.clone(), state, clock };
+        let task = Task {
+            stream: Arc::downgrade(stream),
+            leadership: group.leadership(),
+            group,
+            waiting,
+            gates: gates.clone(),
+            state,
+            clock,
+            disk,
+        };
         runtime.spawn(task.run());
         Proposer { calls, gates }
     }
@@ -163,6 +176,7 @@ struct Task {
     gates: Arc<Gates>,
     state: watch::Receiver<crate::core::machine::State>,
     clock: Clock,
+    disk: Arc<Disk>,
 }
 
 type Proposed = BoxFuture<'static, (Vec<Call>, Result<Response, NotProposed>)>;
@@ -279,6 +293,10 @@ impl Task {
             call.sink.send(Err(Failure::NotAccepted));
         }
         if calls.is_empty() {
+            return Box::pin(async { (Vec::new(), Ok(Response::Stream(Vec::new()))) });
+        }
+        if let Some(failure) = self.stream.upgrade().and_then(|stream| self.disk.refusal(|| stream.placement())) {
+            calls.drain(..).for_each(|call| self.refuse(call, failure));
             return Box::pin(async { (Vec::new(), Ok(Response::Stream(Vec::new()))) });
         }
         *time = self.clock.now().max(*time);

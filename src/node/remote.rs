@@ -20,8 +20,11 @@ pub mod method {
     pub const PURGE: u16 = 107;
     /// The caller stops soon: nothing should be handed over to it. Older builds do not know it, which does no harm.
     pub const LEAVING: u16 = 108;
+    pub const DISK: u16 = 120;
+    pub const COMPARE: u16 = 121;
+    pub const REREAD: u16 = 122;
     /// Whether the asking node is a member still; one that was removed is refused as it always is.
-    pub const MEMBERSHIP: u16 = 120;
+    pub const MEMBERSHIP: u16 = 123;
 }
 
 /// Refusal codes of this room on the mesh.
@@ -36,6 +39,8 @@ pub mod refusal {
     pub const REJECTED: u16 = 103;
     /// The asking node was removed from the cluster, for ever.
     pub const REMOVED: u16 = 120;
+    /// Not accepted: too few of the stream's replicas have room on their disks.
+    pub const DISK_FULL: u16 = 104;
 }
 
 const VERSION: u8 = 1;

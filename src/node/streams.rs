@@ -131,10 +131,11 @@ impl Inner {
         }
     }
 
-    /// The nodes for a new stream: reachable ones where there are enough, else with a minority that is down for the moment.
+    /// The nodes for a new stream: reachable ones where there are enough, with room on their disks if possible, else with a minority that is down for the moment.
     fn place(&self, replicas: u8) -> Option<Vec<u64>> {
         let (catalog, alive) = (self.directory.read(), self.alive());
-        if let Some(placement) = placement::place(&catalog, &alive, replicas) {
+        let roomy: BTreeSet<u64> = alive.iter().copied().filter(|id| !self.disk.is_short(*id)).collect();
+        if let Some(placement) = [&roomy, &alive].into_iter().find_map(|nodes| placement::place(&catalog, nodes, replicas)) {
             return Some(placement);
         }
         let everybody: BTreeSet<u64> = catalog.nodes.keys().copied().collect();
@@ -339,7 +340,9 @@ impl Inner {
         loop {
             let progress = group.progress().into_iter();
             let voters = progress.filter(|(id, progress)| *id != self.id && progress.voter && self.stays(*id));
-            let best = voters.filter(|(id, _)| to.is_none_or(|to| to == *id)).min_by_key(|(_, progress)| progress.lag.unwrap_or(u64::MAX));
+            let best = voters
+                .filter(|(id, _)| to.is_none_or(|to| to == *id))
+                .min_by_key(|(id, progress)| (self.disk.is_short(*id), progress.lag.unwrap_or(u64::MAX)));
             match best {
                 None => return Err(Error::Conflict("no other replica is reachable and can vote".into())),
                 Some((best, Progress { lag: Some(lag), .. })) if lag <= LAG_MAX => return Ok(best),

@@ -3,9 +3,10 @@
 use super::Error;
 use super::segments::Segment;
 use super::shared::Shared;
+use super::space::LOOK_EVERY;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
 pub(super) enum Job {
     /// Close a segment that takes no more rows.
@@ -14,10 +15,15 @@ pub(super) enum Job {
     Remove(Arc<Segment>),
 }
 
-/// Does jobs until the writer is gone.
+/// Does jobs until the writer is gone, and keeps an eye on the disk's room.
 pub(super) fn run(shared: &Shared, jobs: &Receiver<Job>) {
-    while let Ok(job) = jobs.recv() {
-        work(shared, job);
+    loop {
+        match jobs.recv_timeout(LOOK_EVERY) {
+            Ok(job) => work(shared, job),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        shared.look_at_space();
     }
 }
 

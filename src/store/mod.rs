@@ -47,6 +47,7 @@ mod read;
 mod recover;
 mod segments;
 mod shared;
+mod space;
 mod stats;
 mod stepped;
 mod tables;
@@ -60,6 +61,7 @@ pub use error::Error;
 pub use files::{Directory, Files};
 pub use format::FORMAT_VERSION;
 pub use group::Group;
+pub use space::{Level, Room, Space};
 pub use stats::{COMMIT_BUCKETS, Stats};
 pub use stepped::Stepper;
 pub use tables::ROW_HEADER_BYTES;
@@ -104,13 +106,23 @@ impl Store {
 
     /// Opens a real directory; [`Error::InUse`] if another process has it.
     pub fn open_dir(path: &Path, options: Options) -> Result<Store, Error> {
-        Store::open(Arc::new(Directory::open(path)?), options)
+        let files: Arc<dyn Files> = Arc::new(Directory::open(path)?);
+        #[cfg(test)]
+        let files = match options.free_bytes.clone() {
+            Some(free) => Arc::new(space::Rationed { files, free }),
+            None => files,
+        };
+        Store::open(files, options)
     }
 
     /// A store whose writer and keeper somebody else runs.
-    fn open_parts(files: Arc<dyn Files>, options: Options) -> Result<(Store, Writer, Receiver<Job>), Error> {
+    fn open_parts(files: Arc<dyn Files>, mut options: Options) -> Result<(Store, Writer, Receiver<Job>), Error> {
+        if let Some(room) = files.room()? {
+            options.fit(room.total);
+        }
         let recovered = recover::open(files, options)?;
         let shared = Arc::new(recovered.shared);
+        shared.look_at_space();
         let (tell, jobs) = sync_channel(KEEPER_JOBS_MAX);
         let writer = Writer::new(shared.clone(), recovered.active, tell);
         for cell in recovered.dropped {
@@ -168,6 +180,16 @@ impl Store {
     /// Becomes `Some` with the first fault; the process must stop then.
     pub fn failed(&self) -> watch::Receiver<Option<Error>> {
         self.0.shared.failed.subscribe()
+    }
+
+    /// The room on the disk; notifies when its level changes.
+    pub fn space(&self) -> watch::Receiver<Space> {
+        self.0.shared.space.now.subscribe()
+    }
+
+    /// The room on the disk as it was last seen.
+    pub fn space_now(&self) -> Space {
+        *self.0.shared.space.now.borrow()
     }
 
     pub fn stats(&self) -> Stats {

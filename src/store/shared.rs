@@ -4,6 +4,7 @@ use super::cell::{Cell, State};
 use super::file::DbFile;
 use super::queue::{Kind, Op, Queue};
 use super::segments::Segments;
+use super::space::Gauge;
 use super::{Done, Error, Options};
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ pub(super) struct Shared {
     pub failed: watch::Sender<Option<Error>>,
     /// There are no threads: whoever opened the store does its work, and may read in place.
     pub stepped: AtomicBool,
+    pub space: Gauge,
     cells: Mutex<HashMap<u64, Arc<Cell>>>,
     fault: OnceLock<Error>,
 }
@@ -37,6 +39,7 @@ impl Shared {
             identity: Mutex::new(None),
             failed: watch::Sender::new(None),
             stepped: AtomicBool::new(false),
+            space: Gauge::default(),
             cells: Mutex::default(),
             fault: OnceLock::new(),
         }

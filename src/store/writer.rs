@@ -9,7 +9,8 @@ use super::queue::{Kind, Op, Target, phases};
 use super::segments::Segment;
 use super::shared::Shared;
 use super::tables::{self, CHECKPOINTS, COMMITTED, DROPPED, IDENTITY_KEY, NODE, PURGED, SEGMENTS, VOTES};
-use super::{Error, LogId};
+use super::types::FILE_BYTES_MIN;
+use super::{Error, Level, LogId};
 use crate::core::limits::AGED_COMMITS_MAX;
 use redb::{Table, WriteTransaction};
 use std::collections::{BTreeMap, VecDeque};
@@ -42,6 +43,7 @@ impl Writer {
 
     /// Commits one batch and answers it.
     pub fn step(&mut self, batch: Vec<Op>) {
+        let makes_room = batch.iter().any(|op| matches!(op.kind, Kind::Purge(_) | Kind::DropRows));
         for (at, mut ops) in phases(batch).into_iter().enumerate() {
             let result = self.guarded(|writer| match at % 2 {
                 0 => writer.commit_meta(&ops),
@@ -52,6 +54,9 @@ impl Writer {
                     done(result.clone());
                 }
             }
+        }
+        if makes_room {
+            let _ = self.guarded(Writer::roll_to_make_room);
         }
         let _ = self.guarded(Writer::collect);
     }
@@ -87,6 +92,16 @@ impl Writer {
         if self.active_bytes <= options.segment_bytes && self.active.file.len.load(Relaxed) <= options.segment_file_bytes() {
             return Ok(());
         }
+        self.roll()
+    }
+
+    /// On a disk that is short of room: what was deleted in the active segment gives room back only once that is sealed.
+    fn roll_to_make_room(&mut self) -> Result<(), Error> {
+        let short = self.shared.space.now.borrow().level != Level::Enough;
+        if short && self.active.file.len.load(Relaxed) > FILE_BYTES_MIN { self.roll() } else { Ok(()) }
+    }
+
+    fn roll(&mut self) -> Result<(), Error> {
         let next = self.shared.segments.create(self.active.number + 1)?;
         self.shared.meta.write(|txn| Ok(txn.open_table(SEGMENTS)?.insert(next.number, 0).map(drop)?))?;
         let full = std::mem::replace(&mut self.active, next);

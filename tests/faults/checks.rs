@@ -12,3 +12,7 @@ mod nemesis {
     pub mod fault;
     pub mod schedule;
 }
+mod node {
+    pub mod disk;
+    pub mod rules;
+}

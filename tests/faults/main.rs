@@ -9,10 +9,12 @@
 mod args;
 mod cluster;
 mod collect;
+mod gaps;
 mod history;
 mod inside;
 mod invariants;
 mod nemesis;
+mod node;
 mod random;
 mod report;
 mod run;
@@ -23,6 +25,9 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(ended) = node::main_if_asked() {
+        return ended;
+    }
     let cli = args::Cli::parse();
     let place = inside::enter();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -30,7 +35,8 @@ fn main() -> ExitCode {
     let outcome = runtime.block_on(async {
         match cli.command {
             None => run::run(cli.run, place).await,
-            Some(_) => Err("not yet".into()),
+            Some(args::Command::Gaps(gaps)) => gaps::run(gaps, place).await,
+            Some(args::Command::Soak(_)) => Err("not yet".into()),
         }
     });
     runtime.shutdown_background();

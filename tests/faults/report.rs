@@ -35,12 +35,15 @@ pub fn last(nemesis: &Nemesis, totals: &Totals) -> String {
     let ms = |time: Duration| time.as_millis();
     format!(
         "faults:     {} ({kinds})\n\
+         disks:      {} harmed, {} of those nodes replaced, the others whole again by themselves\n\
          events:     {} acknowledged; {} in the logs, compared on {} nodes\n\
          requests:   {} with an unknown outcome, {} refused and given up, {} other last seqs, {} repeated\n\
          readers:    {} events delivered over {} connections; {} read back after their acknowledgement, {} of them without an answer\n\
          leaders:    {} changes seen; longest time without an ack on a stream {} ms; slowest recovery {} ms\n\
          violations: {broken}",
         nemesis.faults(),
+        nemesis.harmed,
+        nemesis.replaced,
         load(&counts.acked),
         totals.checked,
         totals.nodes,

@@ -1,7 +1,7 @@
 //! One run: a cluster, load on it, faults from a seed, and at the end everything that was told held against what is there.
 
 use crate::args::Run;
-use crate::cluster::{Cluster, Options, READY_WAIT, Result, admin::Admin, process};
+use crate::cluster::{Cluster, Options, READY_WAIT, Result, admin::Admin, process, proxy::Proxy};
 use crate::collect;
 use crate::history::StreamHistory;
 use crate::inside::Place;
@@ -54,8 +54,8 @@ fn kinds(wanted: &[Kind], place: Place) -> Vec<Kind> {
         Kind::Cut | Kind::Full | Kind::Delay | Kind::Oneway => place == Place::Namespaces,
         _ => true,
     };
-    let ready = [Kind::Kill, Kind::Pause, Kind::Cut, Kind::Stop, Kind::Rolling, Kind::Transfer, Kind::Drain, Kind::Join, Kind::Replace];
-    let wanted = if wanted.is_empty() { &ready[..] } else { wanted };
+    let all = Kind::ALL.map(|(kind, _)| kind);
+    let wanted = if wanted.is_empty() { &all[..] } else { wanted };
     wanted.iter().copied().filter(here).collect()
 }
 
@@ -79,8 +79,14 @@ pub async fn start_cluster(cluster: &mut Cluster, admin: &Admin, nodes: usize) -
 
 async fn all_of_it(args: &Run, place: Place, seed: u64, kinds: &[Kind], folder: &Folder) -> Result<bool> {
     let admin = Admin::new();
-    let options = Options { place, binary: args.common.binary.clone(), folder: folder.path.clone(), peer_advertise: None };
+    let any = |wanted: &[Kind]| kinds.iter().any(|kind| wanted.contains(kind));
+    let mut options = Options::new(place, &args.common.binary, &folder.path);
+    options.faulty = any(&[Kind::Power, Kind::Slow, Kind::Eio, Kind::Clock]);
+    options.small_disks = any(&[Kind::Full]);
     let mut cluster = Cluster::new(options)?;
+    if any(&[Kind::Delay, Kind::Oneway]) {
+        cluster.proxy = Some(Proxy::start().await.map_err(|error| format!("the proxy between the peers: {error}"))?);
+    }
     let nodes = args.nodes as usize;
     start_cluster(&mut cluster, &admin, nodes).await?;
     let size = Size { streams: STREAMS, readers_per_stream: READERS_PER_STREAM, rate: args.rate };

@@ -75,7 +75,13 @@ pub struct History {
     failing: BTreeSet<HostId>,
     /// Event ids that were published, by stream, for repeating them.
     pub ids: BTreeMap<usize, Vec<String>>,
+    /// Clients work from when this is set until `stopped` is.
+    pub begun: bool,
     pub stopped: bool,
+    /// How long publishers pause at most, in milliseconds.
+    pub pause_ms: u64,
+    /// The boot of each node that runs.
+    alive: BTreeMap<HostId, u64>,
     pub counts: Counts,
     verbose: bool,
 }
@@ -115,8 +121,18 @@ impl Shared {
         self.history().stopped
     }
 
+    pub fn begun(&self) -> bool {
+        self.history().begun
+    }
+
+    pub fn started(&self, host: HostId, boot: u64) {
+        self.history().alive.insert(host, boot);
+    }
+
     pub fn died(&self, host: HostId) {
-        self.history().failing.remove(&host);
+        let mut history = self.history();
+        history.failing.remove(&host);
+        history.alive.remove(&host);
     }
 
     pub fn expect_failure(&self, host: HostId) {
@@ -133,6 +149,12 @@ impl Shared {
 }
 
 impl History {
+    /// Publishes that were never answered, though their node runs on since.
+    pub fn unanswered(&self) -> impl Iterator<Item = u64> {
+        let waiting = self.ops.iter().filter(|(_, op)| op.outcome.is_none());
+        waiting.filter(|(_, op)| self.alive.get(&op.session.host) == Some(&op.session.boot)).map(|(number, _)| *number)
+    }
+
     /// Whatever decides or comes out is said here: the digest is over these lines.
     pub fn trace(&mut self, what: Arguments<'_>) {
         let line = format!("{:>6} {what}", now());

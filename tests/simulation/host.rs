@@ -18,10 +18,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
+/// Longest wait of a publish, in milliseconds.
+pub const DEADLINE_MS: u64 = 4_000;
 /// Publishers on each machine.
 const PUBLISHERS: usize = 2;
-/// Longest pause of a publisher, in milliseconds.
-const PAUSE_MS: u64 = 150;
 /// Hosts that a new one asks to be let in.
 const SEEDS: usize = 3;
 
@@ -75,6 +75,7 @@ fn options() -> Options {
         cache_bytes: 1 << 20,
         sealed_cache_bytes: 1 << 16,
         open_segments: 2,
+        ..Options::default()
     }
 }
 
@@ -104,6 +105,7 @@ pub async fn run(context: Context) {
         Err(error) => return shared.node_failed(id, &error.to_string()),
     };
     shared.trace(format_args!("host {id} has started"));
+    shared.started(id, boot);
     let (failed, shared_too) = (node.failed(), shared.clone());
     tokio::spawn(async move { shared_too.node_failed(id, &failed.await) });
     let streams = shared.history().streams.len();
@@ -183,10 +185,14 @@ async fn report(node: &Node, store: &Store) -> Report {
 
 /// Publishes now and then, without waiting for the outcome of the one before.
 async fn publish(node: Node, shared: Arc<Shared>, mut random: Random, session: Session) {
+    let pause_ms = shared.history().pause_ms;
     loop {
-        sleep(Duration::from_millis(random.below(PAUSE_MS))).await;
+        sleep(Duration::from_millis(random.below(pause_ms))).await;
         if shared.stopped() {
             return;
+        }
+        if !shared.begun() {
+            continue;
         }
         let (number, stream, publish) = draw(&shared, &mut random, session);
         match node.submit(&stream_name(stream), publish).await {
@@ -226,7 +232,7 @@ fn draw(shared: &Shared, random: &mut Random, session: Session) -> (u64, usize, 
         NewEvent { subject, id: id.as_deref().map(Text::from), data: Bytes::from(data), ..NewEvent::default() }
     };
     let events = (0..count).map(event).collect();
-    let deadline = Instant::now() + Duration::from_millis(500 + random.below(6_000));
+    let deadline = Instant::now() + Duration::from_millis(500 + random.below(DEADLINE_MS - 500));
     (number, stream, Publish { events, expected_last_seq: expected, deadline })
 }
 

@@ -2,7 +2,7 @@
 
 use super::check;
 use super::history::Shared;
-use super::host::{Command, Report, node_name, stream_name};
+use super::host::{Command, DEADLINE_MS, Report, node_name, stream_name};
 use super::net::HostId;
 use super::world::{Kill, World, now};
 use evermesh::core::catalog::NodeState;
@@ -19,7 +19,9 @@ pub const STREAMS: usize = 3;
 /// Longest wait for the young cluster, in milliseconds.
 const YOUNG_MS: u64 = 30_000;
 /// Time in which faults begin, in milliseconds.
-const FAULTS_MS: u64 = 9_000;
+const FAULTS_MS: u64 = 6_000;
+/// Time of load after the last fault, in milliseconds.
+const LOAD_MS: u64 = 2_500;
 /// Longest time until everything is even and equal again, in milliseconds.
 const SETTLE_MS: u64 = 90_000;
 
@@ -68,6 +70,8 @@ pub fn run(seed: u64, verbose: bool) -> Verdict {
     let world = World::new(random.draw(), shared.clone());
     let mut scenario =
         Scenario { world, random, shared: shared.clone(), removed: BTreeSet::new(), settings: Vec::new(), churned: BTreeMap::new() };
+    // Some seeds press hard, others leave time between things.
+    shared.history().pause_ms = [100, 300, 300, 800][scenario.random.below(4) as usize];
     if scenario.begin() {
         scenario.trouble();
         scenario.peace();
@@ -113,7 +117,8 @@ impl Scenario {
             let host = 1 + self.random.below(hosts as u64) as usize;
             self.world.send(host, Command::Put(stream_name(stream).to_string(), self.settings[stream].clone()));
         }
-        self.world.run_for(1_000);
+        self.world.run_for(500);
+        self.shared.history().begun = true;
         true
     }
 
@@ -155,7 +160,7 @@ impl Scenario {
         let ids = self.world.ids();
         let other =
             ids[(ids.iter().position(|id| *id == host).unwrap_or(0) + 1 + self.random.below(ids.len() as u64 - 1) as usize) % ids.len()];
-        let long = 50 + self.random.below(4_000);
+        let long = 50 + self.random.below(3_000);
         let kill = if self.random.chance(50) { Kill::Power } else { Kill::Process };
         let stream = self.random.below(STREAMS as u64) as usize;
         match self.random.below(100) {
@@ -310,10 +315,9 @@ impl Scenario {
             self.world.host(id).commit_ms = (0, 2);
             self.start(id);
         }
-        self.world.run_for(8_000);
+        self.world.run_for(LOAD_MS);
         self.shared.history().stopped = true;
-        // Every publish has its outcome by now: the longest deadline has passed.
-        self.world.run_for(7_000);
+        self.world.run_for(DEADLINE_MS + 500);
         let deadline = now() + SETTLE_MS;
         let mut bounced = BTreeSet::new();
         loop {
@@ -336,7 +340,7 @@ impl Scenario {
                     self.start(host);
                 }
             }
-            self.world.run_for(500);
+            self.world.run_for(300);
         }
     }
 

@@ -3,11 +3,15 @@
 //! One task owns a `Cluster`; clients know of it only what a `Roster` tells them: where nodes listen.
 
 pub mod admin;
+pub mod disk;
 pub mod network;
 pub mod process;
+pub mod proxy;
 
 use self::process::{Process, Start};
+use self::proxy::Proxy;
 use crate::inside::Place;
+use crate::node::rules::Now;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
@@ -60,14 +64,24 @@ pub struct Options {
     pub place: Place,
     pub binary: PathBuf,
     pub folder: PathBuf,
-    /// Appended to every node's arguments.
-    pub peer_advertise: Option<fn(usize) -> String>,
+    /// Nodes are this program, with disks and clocks that can be disturbed.
+    pub faulty: bool,
+    /// Nodes have small disks of their own.
+    pub small_disks: bool,
+}
+
+impl Options {
+    pub fn new(place: Place, binary: &Path, folder: &Path) -> Options {
+        Options { place, binary: binary.into(), folder: folder.into(), faulty: false, small_disks: false }
+    }
 }
 
 pub struct Cluster {
     pub options: Options,
     pub nodes: Vec<Node>,
     pub roster: Roster,
+    /// Between the peers, where a run disturbs their links.
+    pub proxy: Option<Proxy>,
 }
 
 impl Cluster {
@@ -77,7 +91,7 @@ impl Cluster {
         if options.place == Place::Namespaces {
             network::prepare()?;
         }
-        Ok(Cluster { options, nodes: Vec::new(), roster: Roster::default() })
+        Ok(Cluster { options, nodes: Vec::new(), roster: Roster::default(), proxy: None })
     }
 
     /// Makes room for a node that has not been started yet.
@@ -91,16 +105,57 @@ impl Cluster {
             }
             Place::Loopback => format!("http://127.0.0.1:{}", LOOPBACK_API + node as u16),
         };
+        let folder = self.options.folder.join(&name);
+        let mut environment = Vec::new();
+        let mut program = self.options.binary.clone();
+        if self.options.faulty {
+            let rules = self.options.folder.join(format!("{name}.rules"));
+            environment.push((crate::node::VARIABLE.to_owned(), format!("{}:{}", rules.display(), folder.display())));
+            program = std::env::current_exe().map_err(|error| error.to_string())?;
+        }
+        if self.options.small_disks {
+            disk::mount_small(&folder)?;
+        }
         self.nodes.push(Node {
             url,
-            folder: self.options.folder.join(&name),
+            folder,
             log: self.options.folder.join(format!("{name}.log")),
-            program: self.options.binary.clone(),
-            environment: Vec::new(),
+            program,
+            environment,
             name,
             process: Err(Down::Absent),
         });
         Ok(node)
+    }
+
+    /// What is wrong with a node's disk and clock from now on; nothing, where nodes are the real binary.
+    pub fn set_rules(&self, node: usize, now: Now) -> Result<()> {
+        if !self.options.faulty {
+            return Ok(());
+        }
+        let file = self.options.folder.join(format!("{}.rules", self.nodes[node].name));
+        now.write(&file).map_err(|error| format!("{}: {error}", file.display()))
+    }
+
+    pub fn cut(&self, cut: &network::Cut) -> Result<()> {
+        match &self.proxy {
+            Some(proxy) => proxy.set(|from, to, link| link.cut |= cut.separates(from, to)),
+            None => network::cut(self.nodes.len(), cut)?,
+        }
+        Ok(())
+    }
+
+    pub fn heal(&self) -> Result<()> {
+        match &self.proxy {
+            Some(proxy) => proxy.heal(),
+            None => network::heal(self.nodes.len())?,
+        }
+        Ok(())
+    }
+
+    /// Where the other nodes find this one.
+    fn advertised(&self, node: usize) -> String {
+        if self.proxy.is_some() { proxy::address(node) } else { self.peer(node) }
     }
 
     fn peer(&self, node: usize) -> String {
@@ -124,18 +179,15 @@ impl Cluster {
         ] {
             arguments.extend([flag.to_owned(), value]);
         }
-        if let Some(advertise) = self.options.peer_advertise {
-            arguments.extend(["--peer-advertise".to_owned(), advertise(node)]);
+        if self.proxy.is_some() {
+            arguments.extend(["--peer-advertise".to_owned(), self.advertised(node)]);
         }
         match node {
             0 if !self.nodes[0].folder.join("evermesh.toml").exists() && self.nodes.iter().all(|node| node.process.is_err()) => {
                 arguments.push("--bootstrap".into());
             }
             _ => {
-                let others = (0..self.nodes.len()).filter(|other| *other != node).map(|other| match self.options.peer_advertise {
-                    Some(advertise) => advertise(other),
-                    None => self.peer(other),
-                });
+                let others = (0..self.nodes.len()).filter(|other| *other != node).map(|other| self.advertised(other));
                 let others: Vec<_> = others.collect();
                 arguments.extend(["--join".to_owned(), others.join(",")]);
             }

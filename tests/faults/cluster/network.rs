@@ -22,6 +22,19 @@ pub enum Cut {
     Between(usize, usize),
 }
 
+impl Cut {
+    /// Whether these two do not see each other.
+    pub fn separates(&self, a: usize, b: usize) -> bool {
+        match self {
+            Cut::Groups(groups) => {
+                let group = |node: usize| groups.iter().position(|group| group.contains(&node)).unwrap_or(0);
+                group(a) != group(b)
+            }
+            Cut::Between(x, y) => (a, b) == (*x, *y) || (b, a) == (*x, *y),
+        }
+    }
+}
+
 pub fn peer_address(node: usize) -> String {
     format!("10.101.0.{}", node + 1)
 }

@@ -9,25 +9,26 @@ use crate::cluster::{Cluster, READY_WAIT, Result, admin::Admin, network};
 use crate::inside::Place;
 use crate::invariants::{Kind as Broken, Violation};
 use crate::workload::Shared;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::time::sleep;
 
-/// How long streams may take to be written to again when nothing is broken any more.
-const PROGRESS_WAIT: Duration = Duration::from_secs(40);
 /// How long a membership change may take until it is given up as not possible now.
-const CHANGE_WAIT: Duration = Duration::from_secs(40);
+pub const CHANGE_WAIT: Duration = Duration::from_secs(40);
 /// Nodes beyond those that a run began with.
-const JOINED_MAX: usize = 2;
+pub const JOINED_MAX: usize = 2;
 
 /// How a fault is mended.
 #[derive(Debug)]
-enum Undo {
+pub enum Undo {
     Start(Vec<usize>),
     Resume(Vec<usize>),
     Heal,
     Restart(Vec<usize>),
+    /// The disk is well again; who could not go on with it is started again.
+    MendDisk(usize),
+    Rebuild(usize),
 }
 
 pub struct Nemesis {
@@ -38,15 +39,31 @@ pub struct Nemesis {
     pub counts: BTreeMap<Kind, u64>,
     /// Longest time until everything was well again.
     pub slowest_recovery: Duration,
-    began_with: usize,
+    /// Nodes whose disks were harmed, and those of them that could not go on by themselves.
+    pub harmed: u64,
+    pub replaced: u64,
+    pub began_with: usize,
     /// Whether every stream is known to have all its copies.
-    whole: bool,
+    pub whole: bool,
+    /// Nodes that may end by themselves, since their disk fails or lies.
+    pub may_end: BTreeSet<usize>,
 }
 
 impl Nemesis {
     pub fn new(cluster: Cluster, admin: Admin, shared: Arc<Shared>) -> Nemesis {
         let began_with = cluster.members().len();
-        Nemesis { cluster, admin, shared, counts: BTreeMap::new(), slowest_recovery: Duration::ZERO, began_with, whole: true }
+        Nemesis {
+            cluster,
+            admin,
+            shared,
+            counts: BTreeMap::new(),
+            slowest_recovery: Duration::ZERO,
+            harmed: 0,
+            replaced: 0,
+            began_with,
+            whole: true,
+            may_end: BTreeSet::new(),
+        }
     }
 
     pub fn faults(&self) -> u64 {
@@ -83,7 +100,7 @@ impl Nemesis {
         sleep(Duration::from_millis(step.calm_ms)).await;
     }
 
-    fn running(&self) -> Vec<usize> {
+    pub fn running(&self) -> Vec<usize> {
         self.cluster.members().into_iter().filter(|node| self.cluster.is_running(*node)).collect()
     }
 
@@ -91,7 +108,7 @@ impl Nemesis {
         self.cluster.nodes.iter().position(|node| node.name == name)
     }
 
-    fn resolve(&self, who: &Who) -> Vec<usize> {
+    pub fn resolve(&self, who: &Who) -> Vec<usize> {
         let running = self.running();
         if running.is_empty() {
             return Vec::new();
@@ -111,11 +128,11 @@ impl Nemesis {
         }
     }
 
-    fn names(&self, nodes: &[usize]) -> String {
+    pub fn names(&self, nodes: &[usize]) -> String {
         nodes.iter().map(|node| self.cluster.nodes[*node].name.clone()).collect::<Vec<_>>().join(", ")
     }
 
-    fn someone(&self, not: usize) -> Option<String> {
+    pub fn someone(&self, not: usize) -> Option<String> {
         let other = self.running().into_iter().find(|node| *node != not && !self.cluster.is_paused(*node))?;
         Some(self.cluster.nodes[other].url.clone())
     }
@@ -137,7 +154,7 @@ impl Nemesis {
             }
             Fault::Cut(shape) if self.cluster.options.place == Place::Namespaces => {
                 let (text, cut) = self.shape(shape);
-                network::cut(self.cluster.nodes.len(), &cut)?;
+                self.cluster.cut(&cut)?;
                 Some((text, Some(Undo::Heal)))
             }
             Fault::Stop(who) => {
@@ -182,7 +199,14 @@ impl Nemesis {
                 let Some(node) = nodes.first() else { return Ok(None) };
                 self.replace(*node).await?.map(|text| (text, None))
             }
-            _ => None,
+            Fault::Power(who) => self.lose_power(who).await?,
+            Fault::Slow { who, ms } => self.disturb(who, &format!("{ms} ms a sync"), |now| now.slow_ms = *ms)?,
+            Fault::Clock { who, seconds } => self.disturb(who, &format!("{seconds} s ahead"), |now| now.clock_seconds = *seconds)?,
+            Fault::Eio(who) => self.fail_disk(who)?,
+            Fault::Full(who) => self.fill_disk(who)?,
+            Fault::Damage { who, how, seed } => self.damage(who, *how, *seed).await?,
+            Fault::Delay { .. } | Fault::Oneway { .. } => self.disturb_links(fault),
+            Fault::Cut(_) => None,
         })
     }
 
@@ -216,7 +240,9 @@ impl Nemesis {
                 nodes.into_iter().for_each(|node| self.cluster.process(node).into_iter().for_each(|process| process.resume()));
                 Ok(())
             }
-            Undo::Heal => network::heal(self.cluster.nodes.len()),
+            Undo::Heal => self.cluster.heal(),
+            Undo::MendDisk(node) => self.mend_disk(node).await,
+            Undo::Rebuild(node) => self.rebuild(node).await,
             Undo::Restart(nodes) => {
                 for node in nodes {
                     self.restart(node).await?;
@@ -226,133 +252,10 @@ impl Nemesis {
         }
     }
 
-    async fn restart(&mut self, node: usize) -> Result<()> {
+    pub async fn restart(&mut self, node: usize) -> Result<()> {
         if let Err(why) = self.cluster.stop(node).await {
             self.shared.violate(Violation::new(Broken::Hung, why));
         }
         self.cluster.start(node)
-    }
-
-    /// A new node joins; where enough have, the one that joined last leaves for good.
-    async fn join_or_leave(&mut self) -> Result<Option<String>> {
-        let members = self.cluster.members();
-        if members.len() < self.began_with + JOINED_MAX {
-            let node = self.cluster.place()?;
-            self.cluster.start(node)?;
-            return Ok(Some(format!("{} joins", self.names(&[node]))));
-        }
-        if !self.make_whole().await {
-            return Ok(None);
-        }
-        let Some(&node) = members.last() else { return Ok(None) };
-        let Some(url) = self.someone(node) else { return Ok(None) };
-        let name = self.cluster.nodes[node].name.clone();
-        self.admin.drain(&url, &name).await?;
-        self.until_removed(&url, &name).await?;
-        self.cluster.kill(&[node]).await;
-        self.cluster.forget(node);
-        self.whole = false;
-        Ok(Some(format!("{name} drained and removed")))
-    }
-
-    /// A node dies with its disk; it is removed, and another one takes its place.
-    async fn replace(&mut self, node: usize) -> Result<Option<String>> {
-        if !self.make_whole().await {
-            return Ok(None);
-        }
-        let Some(url) = self.someone(node) else { return Ok(None) };
-        let name = self.cluster.nodes[node].name.clone();
-        self.whole = false;
-        self.cluster.kill(&[node]).await;
-        self.until_removed(&url, &name).await?;
-        self.cluster.forget(node);
-        let new = self.cluster.place()?;
-        self.cluster.start(new)?;
-        Ok(Some(format!("{name} by {}", self.names(&[new]))))
-    }
-
-    async fn until_removed(&self, url: &str, name: &str) -> Result<()> {
-        let began = Instant::now();
-        loop {
-            match self.admin.remove(url, name).await {
-                Ok(()) => return Ok(()),
-                Err(why) if began.elapsed() > CHANGE_WAIT => return Err(format!("{name} could not be removed: {why}")),
-                Err(_) => sleep(Duration::from_millis(200)).await,
-            }
-        }
-    }
-
-    /// Processes that nobody ended: told, and started again so that the run goes on.
-    pub fn look_for_ended(&mut self) {
-        for (node, how) in self.cluster.ended_by_themselves() {
-            let name = self.cluster.nodes[node].name.clone();
-            self.shared.violate(Violation::new(Broken::Crashed, format!("{name} ended by itself: {how}")));
-            if let Err(why) = self.cluster.start(node) {
-                self.shared.harness_failed(&why);
-            }
-        }
-    }
-
-    /// Everything is mended; waits until it is well: every node ready, every stream written to.
-    pub async fn recover(&mut self) {
-        let began = Instant::now();
-        for node in self.cluster.members() {
-            if let Err(why) = self.cluster.start(node) {
-                self.shared.harness_failed(&why);
-            }
-        }
-        for node in self.cluster.members() {
-            let url = self.cluster.nodes[node].url.clone();
-            if let Err(why) = self.admin.ready(&url, READY_WAIT).await {
-                self.shared.violate(Violation::new(Broken::Hung, format!("nothing is broken any more, and {why}")));
-            }
-            self.look_for_ended();
-        }
-        let before: Vec<_> = self.shared.streams.iter().map(|_| self.shared.now_us()).collect();
-        let stuck = || -> Vec<&str> {
-            let streams = self.shared.streams.iter().zip(&before);
-            streams.filter(|(stream, before)| stream.last_ack_us() <= **before).map(|(stream, _)| stream.name.as_str()).collect()
-        };
-        let waiting = Instant::now();
-        while !self.shared.ending.is_cancelled() && !stuck().is_empty() {
-            if waiting.elapsed() > PROGRESS_WAIT {
-                let text =
-                    format!("nothing is broken any more, and nothing was written for {} s to: {:?}", PROGRESS_WAIT.as_secs(), stuck());
-                self.shared.violate(Violation::new(Broken::Hung, text));
-                break;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        self.slowest_recovery = self.slowest_recovery.max(began.elapsed());
-    }
-
-    /// Whether every stream has all its copies; waits for it.
-    async fn make_whole(&mut self) -> bool {
-        if !self.whole {
-            self.recover().await;
-            let began = Instant::now();
-            while !self.has_all_copies().await {
-                if began.elapsed() > READY_WAIT {
-                    self.shared.violate(Violation::new(Broken::Hung, "streams did not get all their copies back within a minute"));
-                    return false;
-                }
-                sleep(Duration::from_millis(200)).await;
-            }
-            self.whole = true;
-        }
-        true
-    }
-
-    async fn has_all_copies(&self) -> bool {
-        let Some(url) = self.someone(usize::MAX) else { return false };
-        let alive: Vec<_> = self.running().into_iter().map(|node| self.cluster.nodes[node].name.clone()).collect();
-        for stream in &self.shared.streams {
-            let Ok(state) = self.admin.stream(&url, &stream.name).await else { return false };
-            let good = |replica: &&evermesh::wire::Replica| replica.lag.is_some_and(|lag| lag < 100) && alive.contains(&replica.node);
-            if state.replicas.iter().filter(good).count() < usize::from(state.settings.replicas) {
-                return false;
-            }
-        }
-        true
     }
 }

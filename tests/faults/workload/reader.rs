@@ -76,7 +76,11 @@ impl Reader {
             match opened {
                 Ok(Some(source)) => {
                     self.shared.counts.resumes.fetch_add(1, Relaxed);
+                    let before = self.cursor.next;
                     self.follow(source, &url).await;
+                    if self.cursor.next == before {
+                        tokio::time::sleep(PAUSE).await;
+                    }
                 }
                 _ => tokio::time::sleep(PAUSE).await,
             }

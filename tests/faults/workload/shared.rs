@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Violations kept in words; all are counted.
-const TOLD_MAX: usize = 200;
+const TOLD_MAX: usize = 40;
 /// Acknowledged events that wait to be read back.
 const CHECKS_WAITING_MAX: usize = 256;
 /// How long an outcome is asked for after the end of the load.

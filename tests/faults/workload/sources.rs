@@ -159,7 +159,8 @@ impl Text {
                 self.read += at + end.len();
                 return match self.sse {
                     true => Some(sse(&part)),
-                    false if part.starts_with(b"{\"type\"") || part.starts_with(b"{\"problem\"") => None,
+                    // The node says why it ends the response.
+                    false if part.starts_with(b"{\"error\"") => None,
                     false => Some(line(&part)),
                 };
             }
