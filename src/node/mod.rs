@@ -34,8 +34,6 @@ mod upkeep;
 mod verify;
 
 #[cfg(test)]
-mod failover_tests;
-#[cfg(test)]
 mod tests;
 
 pub use crate::cluster::{

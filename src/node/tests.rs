@@ -1,6 +1,7 @@
 //! Nodes in one process, over loopback: the verbs as the rooms above use them.
 
 mod disk;
+mod failover;
 mod replace;
 mod verify;
 

@@ -1,6 +1,6 @@
 //! Leaders that go, by death or by will, and nodes of two versions of the peer protocol, while publishes are on their way.
 
-use super::*;
+use super::super::*;
 use crate::core::{NewEvent, SettingsPatch, StreamName};
 use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, Ordering};
