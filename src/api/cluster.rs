@@ -63,5 +63,7 @@ pub fn shape(node: &node::NodeInfo) -> wire::Node {
         reachable: node.reachable,
         streams_led: node.streams_led,
         streams_held: node.streams_held,
+        replicas_damaged: node.replicas_damaged,
+        replicas_rebuilding: node.replicas_rebuilding,
     }
 }

@@ -7,7 +7,7 @@ use super::{log::Log, mesh::Mesh};
 use crate::store;
 use bytes::Bytes;
 use openraft::{
-    ChangeMembers, Config, ReadPolicy, ServerState, SnapshotPolicy,
+    Config, ReadPolicy, ServerState, SnapshotPolicy,
     async_runtime::WatchReceiver,
     errors::{ClientWriteError, Fatal, InitializeError, RaftError},
     impls::{EmptyNode, ProgressResponder},
@@ -85,9 +85,16 @@ pub struct Commands {
     pub next: u64,
 }
 
-/// A group that ended by itself: its storage failed, or consensus gave up. Nothing on this node may go on as if it were whole.
+/// Why a group, or with it the node, cannot go on.
 #[derive(Clone, Debug)]
 pub struct Failure {
+    pub group: u64,
+    pub why: String,
+}
+
+/// A group that ended by itself: its data is damaged, the disk failed, or its task panicked. The room above tells which, and acts.
+#[derive(Clone, Debug)]
+pub struct Ended {
     pub group: u64,
     pub why: String,
 }
@@ -99,7 +106,7 @@ pub struct Open<'a> {
     pub store: store::Group,
     pub fold: Arc<dyn Fold>,
     pub timers: Timers,
-    pub failures: mpsc::Sender<Failure>,
+    pub ended: mpsc::Sender<Ended>,
 }
 
 fn config(timers: Timers) -> Config {
@@ -131,7 +138,7 @@ impl Group {
         let log = Log::new(open.store);
         let raft = Raft::new(open.node, Arc::new(config), factory, log.clone(), folded.clone());
         let raft = raft.await.map_err(|why| failure(why.to_string()))?;
-        let leadership = watch_leadership(id, open.node, &raft, open.failures);
+        let leadership = watch_leadership(id, open.node, &raft, open.ended);
         Ok(Group { inner: Arc::new(Inner { id, node: open.node, raft, folded, log, leadership }) })
     }
 
@@ -141,6 +148,11 @@ impl Group {
 
     pub(super) fn raft(&self) -> &Raft {
         &self.inner.raft
+    }
+
+    /// Whether both are handles to the same opening of a group.
+    pub fn is(&self, other: &Group) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     pub fn folded(&self) -> &Folded {
@@ -251,16 +263,6 @@ impl Group {
         metrics.membership_config.membership().voter_ids().any(|id| id == node)
     }
 
-    /// At the leader: brings every node of `wanted` up to date as a learner, then makes exactly them the voters.
-    pub async fn change_members(&self, wanted: &BTreeSet<u64>) -> Result<(), String> {
-        for id in wanted.iter().filter(|id| !self.is_voter(**id)) {
-            self.inner.raft.add_learner(*id, EmptyNode::new(), true).await.map_err(|error| error.to_string())?;
-        }
-        let change = ChangeMembers::ReplaceAllVoters(wanted.clone());
-        self.inner.raft.change_membership(change, false).await.map_err(|error| error.to_string())?;
-        Ok(())
-    }
-
     /// Hands the leadership to a voter that is up to date and waits until somebody else leads.
     pub async fn transfer_leader(&self, to: u64, within: Duration) -> Result<u64, String> {
         let mut leadership = self.leadership();
@@ -288,6 +290,11 @@ impl Group {
         if let Err(error) = self.inner.folded.save_checkpoint() {
             tracing::warn!(group = self.inner.id, %error, "no checkpoint at closing");
         }
+        self.abandon().await;
+    }
+
+    /// Stops taking part and writes nothing more: for a group whose storage cannot be relied on.
+    pub async fn abandon(&self) {
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(group = self.inner.id, %error, "the group did not close cleanly");
         }
@@ -295,7 +302,7 @@ impl Group {
 }
 
 /// Follows openraft's own state: publishes who leads, and reports a group that ended by itself.
-fn watch_leadership(group: u64, node: u64, raft: &Raft, failures: mpsc::Sender<Failure>) -> watch::Receiver<Leadership> {
+fn watch_leadership(group: u64, node: u64, raft: &Raft, ended: mpsc::Sender<Ended>) -> watch::Receiver<Leadership> {
     let (sender, receiver) = watch::channel(Leadership::default());
     let mut server = raft.server_metrics();
     let raft = raft.clone();
@@ -311,12 +318,12 @@ fn watch_leadership(group: u64, node: u64, raft: &Raft, failures: mpsc::Sender<F
             }
         }
         sender.send_replace(Leadership::default());
-        let ended = raft.metrics().borrow_watched().running_state.clone();
-        if let Err(fatal) = ended
+        let state = raft.metrics().borrow_watched().running_state.clone();
+        if let Err(fatal) = state
             && !matches!(fatal, Fatal::Stopped)
         {
-            // A full channel means that another failure is being handled already.
-            let _ = failures.try_send(Failure { group, why: fatal.to_string() });
+            // Whoever receives never waits for a group; a node that is gone needs no word of it.
+            let _ = ended.send(Ended { group, why: fatal.to_string() }).await;
         }
     });
     receiver

@@ -1,7 +1,7 @@
 //! Every open group of this node, and the way of the peers' messages into them.
 
 use super::encoding;
-use super::group::{Failure, Group, Open, Timers};
+use super::group::{Ended, Failure, Group, Open, Timers};
 use super::machine::Fold;
 use super::mesh::{Mesh, Peer, Reply};
 use super::network::method;
@@ -40,14 +40,14 @@ struct Inner {
     store: Store,
     mesh: OnceLock<Mesh>,
     timers: Timers,
-    failures: mpsc::Sender<Failure>,
+    ended: mpsc::Sender<Ended>,
     open: RwLock<HashMap<u64, Group>>,
 }
 
 impl Groups {
-    /// Failures of groups come out of `failures`: the node stops for the first.
-    pub fn new(store: Store, timers: Timers, failures: mpsc::Sender<Failure>) -> Groups {
-        Groups { inner: Arc::new(Inner { store, mesh: OnceLock::new(), timers, failures, open: RwLock::default() }) }
+    /// Groups that end by themselves are told to `ended`.
+    pub fn new(store: Store, timers: Timers, ended: mpsc::Sender<Ended>) -> Groups {
+        Groups { inner: Arc::new(Inner { store, mesh: OnceLock::new(), timers, ended, open: RwLock::default() }) }
     }
 
     /// Groups and mesh know each other: this closes the circle, once, before any group is opened.
@@ -66,8 +66,8 @@ impl Groups {
     /// Opens a group whose state is `fold`. Opening twice is a mistake of the caller, who owns the decision.
     pub async fn open(&self, id: u64, node: u64, fold: Arc<dyn Fold>) -> Result<Group, Failure> {
         let mesh = self.inner.mesh.get().expect("set before any group is opened");
-        let (store, failures) = (self.inner.store.group(id), self.inner.failures.clone());
-        let group = Group::open(Open { id, node, mesh, store, fold, timers: self.inner.timers, failures }).await?;
+        let (store, ended) = (self.inner.store.group(id), self.inner.ended.clone());
+        let group = Group::open(Open { id, node, mesh, store, fold, timers: self.inner.timers, ended }).await?;
         self.inner.open.write().expect("nobody panics while holding it").insert(id, group.clone());
         Ok(group)
     }
@@ -77,6 +77,14 @@ impl Groups {
         let group = self.inner.open.write().expect("nobody panics while holding it").remove(&id);
         if let Some(group) = group {
             group.close().await;
+        }
+    }
+
+    /// Stops a group without writing anything more of it.
+    pub async fn abandon(&self, id: u64) {
+        let group = self.inner.open.write().expect("nobody panics while holding it").remove(&id);
+        if let Some(group) = group {
+            group.abandon().await;
         }
     }
 

@@ -9,6 +9,7 @@ mod group;
 mod groups;
 mod log;
 mod machine;
+mod members;
 pub mod mesh;
 mod network;
 mod types;
@@ -16,8 +17,10 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-pub use group::{Commands, Failure, Group, Leadership, NotProposed, Progress, Timers};
+pub use encoding::encode_followed_vote;
+pub use group::{Commands, Ended, Failure, Group, Leadership, NotProposed, Progress, Timers};
 pub use groups::{Groups, refusal};
 pub use machine::{Fold, Folded};
+pub use members::NotOut;
 pub use network::method;
 pub use types::{LeaderId, Response};

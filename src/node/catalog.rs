@@ -35,17 +35,35 @@ impl Inner {
             if Instant::now() >= deadline {
                 return Err(Error::NoQuorum("the catalog has no leader".into()));
             }
-            let mut leadership = self.catalog.leadership();
-            leadership.borrow_and_update();
-            let _ = tokio::time::timeout(PAUSE, leadership.changed()).await;
+            self.catalog_changed_within(PAUSE).await;
         }
+    }
+
+    /// Waits for another leadership of the catalog, or for its replica here, at most so long.
+    async fn catalog_changed_within(&self, pause: Duration) {
+        let mut seat = self.catalog.changes();
+        let group = seat.borrow_and_update().clone();
+        let changed = async {
+            match group {
+                Some(group) => {
+                    let mut leadership = group.leadership();
+                    leadership.borrow_and_update();
+                    if leadership.changed().await.is_err() {
+                        let _ = seat.changed().await;
+                    }
+                }
+                None => drop(seat.changed().await),
+            }
+        };
+        let _ = tokio::time::timeout(pause, changed).await;
     }
 
     /// At the catalog's leader. `None`: not accepted, or not known to be.
     pub async fn propose_to_catalog(&self, command: Bytes) -> Option<Outcome> {
-        let leader = self.catalog.current().mine?;
-        self.catalog.confirm_leadership().await.ok()?;
-        let done = self.catalog.propose(leader, command).await.ok()?;
+        let catalog = self.catalog.get()?;
+        let leader = catalog.current().mine?;
+        catalog.confirm_leadership().await.ok()?;
+        let done = catalog.propose(leader, command).await.ok()?;
         match done.await.ok()? {
             Response::Catalog(outcome) => Some(outcome),
             _ => None,
@@ -55,13 +73,19 @@ impl Inner {
     async fn ask_catalog_leader(&self, leader: u64, command: Bytes, deadline: Instant) -> Option<Outcome> {
         let answer = self.mesh.call(leader, Lane::Bulk, method::PROPOSE_CATALOG, command, deadline).await.ok()?;
         let (outcome, upto) = decode_answer(answer).ok()?;
-        timeout_at(deadline, self.catalog.wait_applied(upto)).await.ok()?;
+        timeout_at(deadline, self.catalog.get()?.wait_applied(upto)).await.ok()?;
         Some(outcome)
     }
 
     /// Waits until everything that anybody was told about the catalog is folded here.
     pub async fn catch_up_catalog(&self) -> Result<()> {
-        self.catch_up(&self.catalog.clone(), Instant::now() + CATALOG_WAIT).await
+        let deadline = Instant::now() + CATALOG_WAIT;
+        let mut seat = self.catalog.changes();
+        let group = timeout_at(deadline, seat.wait_for(Option::is_some)).await;
+        let Some(group) = group.ok().and_then(|seat| seat.ok()?.clone()) else {
+            return Err(Error::NoQuorum("this node's catalog is being rebuilt from the others".into()));
+        };
+        self.catch_up(&group, deadline).await
     }
 
     /// Waits until everything that was acknowledged to anybody before this call is applied to the group's replica here.

@@ -246,7 +246,7 @@ impl Task {
 
     /// For a stream without a replica here: the leader that a peer named, else one replica after the other.
     fn remote_leader(&self, stream: &Stream) -> Option<u64> {
-        let placement = stream.placement();
+        let placement: Vec<u64> = stream.placement().into_iter().filter(|id| *id != self.origin.node).collect();
         let tried = placement.get(self.failures % placement.len().max(1)).copied();
         self.hint.filter(|hint| placement.contains(hint)).or(tried)
     }

@@ -11,6 +11,8 @@ pub struct Metrics {
     pub publish_requests: Counter,
     pub publish_events: Counter,
     pub publish_bytes: Counter,
+    pub replicas_fenced: Counter,
+    pub rebuilds_done: Counter,
     registry: Mutex<Registry>,
     peers_connected: Gauge,
     nodes: Gauge,
@@ -18,6 +20,8 @@ pub struct Metrics {
     streams_held: Gauge,
     streams_led: Gauge,
     streams_without_leader: Gauge,
+    replicas_damaged: Gauge,
+    replicas_rebuilding: Gauge,
     pending_bytes: Gauge,
 }
 
@@ -32,6 +36,8 @@ impl Default for Metrics {
         let publish_requests = counter("publish_requests", "Publish requests admitted by this node");
         let publish_events = counter("publish_events", "Events in publish requests admitted by this node");
         let publish_bytes = counter("publish_bytes", "Bytes of those events");
+        let replicas_fenced = counter("replicas_fenced", "Replicas of this node that were found damaged and taken out of service");
+        let rebuilds_done = counter("rebuilds_done", "Damaged replicas of this node that were made anew from the others");
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -41,12 +47,16 @@ impl Default for Metrics {
             publish_requests,
             publish_events,
             publish_bytes,
+            replicas_fenced,
+            rebuilds_done,
             peers_connected: gauge("peers_connected", "Peers that this node can reach"),
             nodes: gauge("nodes", "Nodes of the cluster"),
             streams: gauge("streams", "Streams of the cluster"),
             streams_held: gauge("streams_held", "Streams with a replica on this node"),
             streams_led: gauge("streams_led", "Streams led by this node"),
             streams_without_leader: gauge("streams_without_leader", "Streams held by this node that know no leader"),
+            replicas_damaged: gauge("replicas_damaged", "Replicas of this node that are damaged and cannot be rebuilt at present"),
+            replicas_rebuilding: gauge("replicas_rebuilding", "Damaged replicas of this node that are being made anew from the others"),
             pending_bytes: gauge("publish_pending_bytes", "Bytes of publishes that wait for their outcome"),
             registry: Mutex::new(registry),
         }
@@ -87,6 +97,9 @@ impl Metrics {
         self.streams_held.set(held);
         self.streams_led.set(led);
         self.streams_without_leader.set(without);
+        let (damaged, rebuilding) = node.rebuilds.counts();
+        self.replicas_damaged.set(damaged as i64);
+        self.replicas_rebuilding.set(rebuilding as i64);
         let room = node.room.available_permits();
         self.pending_bytes.set(crate::core::limits::PENDING_BYTES_MAX.saturating_sub(room) as i64);
     }

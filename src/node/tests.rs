@@ -1,5 +1,7 @@
 //! Nodes in one process, over loopback: the verbs as the rooms above use them.
 
+mod rebuild;
+
 use super::*;
 use crate::core::{Discard, NewEvent, SettingsPatch, StreamName, SubjectFilter, Text};
 use bytes::Bytes;
@@ -62,7 +64,7 @@ impl Cluster {
         until("every node is ready and sees all the others", || {
             self.nodes.iter().all(|node| {
                 let members = node.inner.directory.members();
-                let voters = members.iter().all(|member| node.inner.catalog.is_voter(member.id));
+                let voters = node.inner.catalog.get().is_some_and(|catalog| members.iter().all(|member| catalog.is_voter(member.id)));
                 node.readiness() == Readiness::Ready && members.len() == count && voters && node.inner.alive().len() == count
             })
         })

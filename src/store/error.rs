@@ -15,6 +15,9 @@ pub enum Error {
     /// A row of a log does not carry the bytes that were written to it.
     #[error("entry {index} of group {group} is damaged in segment {segment}: {why}")]
     Damaged { group: u64, index: u64, segment: u32, why: &'static str },
+    /// The group's data here is damaged: it takes no part until it begins anew.
+    #[error("group {group} is fenced: {why}")]
+    Fenced { group: u64, why: String },
     /// A file that must be there is not.
     #[error("{0} is missing from the data directory: this replica is not whole and must not serve")]
     Missing(String),

@@ -137,6 +137,7 @@ impl Group {
 
     /// May read the disk.
     pub fn checkpoint(&self, index: u64) -> Result<Option<Bytes>, Error> {
+        self.shared.check_group(self.cell.id)?;
         match self.cell.state().checkpoints.get(&index) {
             None => return Ok(None),
             Some(Some((_, bytes))) => return Ok(Some(bytes.clone())),

@@ -36,6 +36,7 @@
 mod cell;
 mod commit;
 mod error;
+mod fence;
 mod file;
 mod files;
 mod format;
@@ -57,6 +58,7 @@ mod crash;
 mod tests;
 
 pub use error::Error;
+pub use fence::{Fence, Fences};
 pub use files::{Directory, Files};
 pub use format::FORMAT_VERSION;
 pub use group::Group;

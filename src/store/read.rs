@@ -44,7 +44,7 @@ impl Group {
     ///
     /// May touch the disk: call it where blocking is allowed, unless [`Group::in_memory`] says otherwise.
     pub fn read(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<Entry>, Error> {
-        self.shared.check()?;
+        self.shared.check_group(self.cell.id)?;
         for _ in 0..ATTEMPTS_MAX {
             let mut chunk = Chunk { entries: Vec::new(), bytes: 0, bytes_max: max_bytes };
             let Some(plan) = plan(&self.cell.state(), range.clone(), &mut chunk) else { return Ok(chunk.entries) };

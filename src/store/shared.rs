@@ -4,7 +4,7 @@ use super::cell::{Cell, State};
 use super::file::DbFile;
 use super::queue::{Kind, Op, Queue};
 use super::segments::Segments;
-use super::{Done, Error, Options};
+use super::{Done, Error, Fences, Options};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -20,6 +20,7 @@ pub(super) struct Shared {
     pub tail_bytes: AtomicUsize,
     pub identity: Mutex<Option<Bytes>>,
     pub failed: watch::Sender<Option<Error>>,
+    pub fences: watch::Sender<Arc<Fences>>,
     cells: Mutex<HashMap<u64, Arc<Cell>>>,
     fault: OnceLock<Error>,
 }
@@ -34,6 +35,7 @@ impl Shared {
             tail_bytes: AtomicUsize::new(0),
             identity: Mutex::new(None),
             failed: watch::Sender::new(None),
+            fences: watch::Sender::default(),
             cells: Mutex::default(),
             fault: OnceLock::new(),
         }
@@ -55,6 +57,15 @@ impl Shared {
     pub fn check(&self) -> Result<(), Error> {
         match self.fault.get() {
             Some(fault) => Err(fault.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// As `check`, and whether the group is fenced.
+    pub fn check_group(&self, group: u64) -> Result<(), Error> {
+        self.check()?;
+        match self.fences.borrow().of(group) {
+            Some(why) => Err(Error::Fenced { group, why: why.into() }),
             None => Ok(()),
         }
     }
@@ -94,7 +105,7 @@ impl Shared {
 
     /// Queues one operation of a group whose state the caller holds, so that memory and queue have one order.
     pub fn push(&self, cell: &Arc<Cell>, state: &mut State, kind: Kind, done: Option<Done>) -> Result<u64, Error> {
-        self.check()?;
+        self.check_group(cell.id)?;
         let number = state.next_op();
         self.queue.push([Op { cell: Some(cell.clone()), number, kind, done }])?;
         Ok(number)
