@@ -95,6 +95,13 @@ async fn begin(node: Arc<Inner>, stream: Arc<Stream>, record: StreamRecord) {
             return;
         }
     }
+    // A replica that came back to where its group once began, or lost what it had, must not begin it a second time.
+    let others = [&record.initial[..], &record.placement[..]].concat();
+    let alive = node.alive();
+    let others: Vec<u64> = others.into_iter().filter(|id| *id != node.id && alive.contains(id)).collect();
+    if node.ask_replicas(&others, record.group).await.into_values().flatten().any(|answer| answer.begun) {
+        return;
+    }
     if !local.group.is_initialized().await
         && let Err(error) = local.group.initialize(&record.initial).await
     {

@@ -374,12 +374,14 @@ impl Inner {
 
     /// How the replica of a group on this node is.
     pub fn replica_here(&self, group: u64) -> ReplicaAnswer {
-        let open = self.groups.get(group).is_some();
+        let (open, begun) = (self.groups.get(group).is_some(), self.store.group(group).log_state().last.is_some());
         let out = self.rebuilds.get(group).or_else(|| self.fence_of(group).map(|why| Out { why, stuck: None }));
         match out {
-            None => ReplicaAnswer { open, state: ReplicaState::Ok, why: String::new() },
-            Some(Out { why, stuck: None }) => ReplicaAnswer { open, state: ReplicaState::Rebuilding, why },
-            Some(Out { why, stuck: Some(stuck) }) => ReplicaAnswer { open, state: ReplicaState::Damaged, why: format!("{why}; {stuck}") },
+            None => ReplicaAnswer { open, begun, state: ReplicaState::Ok, why: String::new() },
+            Some(Out { why, stuck: None }) => ReplicaAnswer { open, begun, state: ReplicaState::Rebuilding, why },
+            Some(Out { why, stuck: Some(stuck) }) => {
+                ReplicaAnswer { open, begun, state: ReplicaState::Damaged, why: format!("{why}; {stuck}") }
+            }
         }
     }
 

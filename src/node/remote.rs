@@ -423,6 +423,8 @@ fn decode_two(what: &'static str, bytes: Bytes) -> Result<(u64, u64), Corrupt> {
 pub struct ReplicaAnswer {
     /// Whether it can take part: a leader counts it in only then.
     pub open: bool,
+    /// Whether it has a log: then its group was begun, and must not be begun again.
+    pub begun: bool,
     /// `Ok`, `Rebuilding` or `Damaged`: the others are for its leader to say.
     pub state: ReplicaState,
     pub why: String,
@@ -432,6 +434,7 @@ impl ReplicaAnswer {
     pub fn encode(&self) -> Bytes {
         let mut w = writer(self.why.len() + 8);
         w.u8(self.open as u8);
+        w.u8(self.begun as u8);
         w.u8(match self.state {
             ReplicaState::Rebuilding => 1,
             ReplicaState::Damaged => 2,
@@ -443,7 +446,7 @@ impl ReplicaAnswer {
 
     pub fn decode(bytes: Bytes) -> Result<ReplicaAnswer, Corrupt> {
         let mut r = reader("a replica's state", bytes)?;
-        let open = r.u8()? != 0;
+        let (open, begun) = (r.u8()? != 0, r.u8()? != 0);
         let state = match r.u8()? {
             0 => ReplicaState::Ok,
             1 => ReplicaState::Rebuilding,
@@ -452,7 +455,7 @@ impl ReplicaAnswer {
         };
         let why = r.text()?.to_string();
         r.end()?;
-        Ok(ReplicaAnswer { open, state, why })
+        Ok(ReplicaAnswer { open, begun, state, why })
     }
 }
 
@@ -477,15 +480,15 @@ mod tests {
         check("01ac0203", encode_counted_out(300, 3));
         check("010201", encode_health(2, 1));
         let answers = [
-            ("01010000", ReplicaAnswer { open: true, state: ReplicaState::Ok, why: String::new() }),
-            ("010001036b616f", ReplicaAnswer { open: false, state: ReplicaState::Rebuilding, why: "kao".into() }),
-            ("010002036b616f", ReplicaAnswer { open: false, state: ReplicaState::Damaged, why: "kao".into() }),
+            ("0101010000", ReplicaAnswer { open: true, begun: true, state: ReplicaState::Ok, why: String::new() }),
+            ("01000001036b616f", ReplicaAnswer { open: false, begun: false, state: ReplicaState::Rebuilding, why: "kao".into() }),
+            ("01000002036b616f", ReplicaAnswer { open: false, begun: false, state: ReplicaState::Damaged, why: "kao".into() }),
         ];
         for (golden, answer) in answers {
             check(golden, answer.encode());
             assert_eq!(ReplicaAnswer::decode(answer.encode()).unwrap(), answer);
         }
         assert_eq!(decode_counted_out(encode_counted_out(300, 3)).unwrap(), (300, 3));
-        assert!(ReplicaAnswer::decode(Bytes::from_static(b"\x01\x01\x09\x00")).is_err());
+        assert!(ReplicaAnswer::decode(Bytes::from_static(b"\x01\x01\x01\x09\x00")).is_err());
     }
 }
