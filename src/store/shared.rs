@@ -35,7 +35,7 @@ impl Shared {
             tail_bytes: AtomicUsize::new(0),
             identity: Mutex::new(None),
             failed: watch::Sender::new(None),
-            fences: watch::Sender::default(),
+            fences: watch::Sender::new(Arc::default()),
             cells: Mutex::default(),
             fault: OnceLock::new(),
         }
@@ -46,7 +46,11 @@ impl Shared {
     }
 
     pub fn cell(&self, id: u64) -> Arc<Cell> {
-        self.cells().entry(id).or_insert_with(|| Cell::new(id, State::default())).clone()
+        let cell = || {
+            let fence = self.fences.borrow().of(id).map(Into::into);
+            Cell::new(id, State::fenced(fence))
+        };
+        self.cells().entry(id).or_insert_with(cell).clone()
     }
 
     pub fn identity(&self) -> MutexGuard<'_, Option<Bytes>> {
@@ -57,15 +61,6 @@ impl Shared {
     pub fn check(&self) -> Result<(), Error> {
         match self.fault.get() {
             Some(fault) => Err(fault.clone()),
-            None => Ok(()),
-        }
-    }
-
-    /// As `check`, and whether the group is fenced.
-    pub fn check_group(&self, group: u64) -> Result<(), Error> {
-        self.check()?;
-        match self.fences.borrow().of(group) {
-            Some(why) => Err(Error::Fenced { group, why: why.into() }),
             None => Ok(()),
         }
     }
@@ -85,7 +80,7 @@ impl Shared {
         }
     }
 
-    /// Latches a read's error if it says that the disk is failing.
+    /// Latches a read's error if it says that the disk is failing now.
     pub fn checked<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         if let Err(error @ Error::Io { .. }) = &result {
             self.fail(error.clone());
@@ -105,7 +100,14 @@ impl Shared {
 
     /// Queues one operation of a group whose state the caller holds, so that memory and queue have one order.
     pub fn push(&self, cell: &Arc<Cell>, state: &mut State, kind: Kind, done: Option<Done>) -> Result<u64, Error> {
-        self.check_group(cell.id)?;
+        self.check()?;
+        state.check_fence(cell.id)?;
+        self.queue_op(cell, state, kind, done)
+    }
+
+    /// The same, of a group that may be fenced.
+    pub fn queue_op(&self, cell: &Arc<Cell>, state: &mut State, kind: Kind, done: Option<Done>) -> Result<u64, Error> {
+        self.check()?;
         let number = state.next_op();
         self.queue.push([Op { cell: Some(cell.clone()), number, kind, done }])?;
         Ok(number)

@@ -1,6 +1,7 @@
 //! Tests of the whole room. The rig runs writer and keeper step by step, so that a seed repeats a run exactly.
 
 mod crash;
+mod damage;
 mod format;
 mod log;
 mod threads;
@@ -66,7 +67,15 @@ impl Rig {
 
 /// Small files, small caches; segments of `segment_bytes` of rows.
 fn options(segment_bytes: u64, tail_bytes: usize) -> Options {
-    Options { segment_bytes, tail_bytes, tails_bytes: 1 << 20, cache_bytes: 1 << 20, sealed_cache_bytes: 1 << 16, open_segments: 2 }
+    Options {
+        segment_bytes,
+        tail_bytes,
+        tails_bytes: 1 << 20,
+        cache_bytes: 1 << 20,
+        sealed_cache_bytes: 1 << 16,
+        open_segments: 2,
+        ..Options::default()
+    }
 }
 
 fn entry(index: u64, term: u64, payload: &str) -> Entry {
