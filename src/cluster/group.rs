@@ -71,6 +71,7 @@ pub struct Group {
 
 struct Inner {
     id: u64,
+    opening: u64,
     node: u64,
     raft: Raft,
     folded: Folded,
@@ -96,11 +97,15 @@ pub struct Failure {
 #[derive(Clone, Debug)]
 pub struct Ended {
     pub group: u64,
+    /// Which opening of the group: it may have been opened again since.
+    pub opening: u64,
     pub why: String,
 }
 
 pub struct Open<'a> {
     pub id: u64,
+    /// Counts the openings of groups.
+    pub opening: u64,
     pub node: u64,
     pub mesh: &'a Mesh,
     pub store: store::Group,
@@ -138,8 +143,8 @@ impl Group {
         let log = Log::new(open.store);
         let raft = Raft::new(open.node, Arc::new(config), factory, log.clone(), folded.clone());
         let raft = raft.await.map_err(|why| failure(why.to_string()))?;
-        let leadership = watch_leadership(id, open.node, &raft, open.ended);
-        Ok(Group { inner: Arc::new(Inner { id, node: open.node, raft, folded, log, leadership }) })
+        let leadership = watch_leadership((id, open.opening), open.node, &raft, open.ended);
+        Ok(Group { inner: Arc::new(Inner { id, opening: open.opening, node: open.node, raft, folded, log, leadership }) })
     }
 
     pub fn id(&self) -> u64 {
@@ -148,6 +153,11 @@ impl Group {
 
     pub(super) fn raft(&self) -> &Raft {
         &self.inner.raft
+    }
+
+    /// The number of this opening of the group.
+    pub fn opening(&self) -> u64 {
+        self.inner.opening
     }
 
     /// Whether both are handles to the same opening of a group.
@@ -290,11 +300,27 @@ impl Group {
         if let Err(error) = self.inner.folded.save_checkpoint() {
             tracing::warn!(group = self.inner.id, %error, "no checkpoint at closing");
         }
-        self.abandon().await;
+        self.shut_down().await;
+        self.retire();
     }
 
-    /// Stops taking part and writes nothing more: for a group whose storage cannot be relied on.
+    /// Stops taking part and writes nothing more: for a group whose storage cannot be relied on. May be called by several.
     pub async fn abandon(&self) {
+        self.retire();
+        self.shut_down().await;
+    }
+
+    fn retire(&self) {
+        self.inner.log.retire();
+        self.inner.folded.retire();
+    }
+
+    /// Whether it is closed, or about to be.
+    pub fn is_retired(&self) -> bool {
+        self.inner.log.is_retired()
+    }
+
+    async fn shut_down(&self) {
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(group = self.inner.id, %error, "the group did not close cleanly");
         }
@@ -302,7 +328,7 @@ impl Group {
 }
 
 /// Follows openraft's own state: publishes who leads, and reports a group that ended by itself.
-fn watch_leadership(group: u64, node: u64, raft: &Raft, ended: mpsc::Sender<Ended>) -> watch::Receiver<Leadership> {
+fn watch_leadership((group, opening): (u64, u64), node: u64, raft: &Raft, ended: mpsc::Sender<Ended>) -> watch::Receiver<Leadership> {
     let (sender, receiver) = watch::channel(Leadership::default());
     let mut server = raft.server_metrics();
     let raft = raft.clone();
@@ -323,7 +349,7 @@ fn watch_leadership(group: u64, node: u64, raft: &Raft, ended: mpsc::Sender<Ende
             && !matches!(fatal, Fatal::Stopped)
         {
             // Whoever receives never waits for a group; a node that is gone needs no word of it.
-            let _ = ended.send(Ended { group, why: fatal.to_string() }).await;
+            let _ = ended.send(Ended { group, opening, why: fatal.to_string() }).await;
         }
     });
     receiver

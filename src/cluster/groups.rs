@@ -11,7 +11,10 @@ use bytes::Bytes;
 use std::{
     collections::HashMap,
     future::Future,
-    sync::{Arc, OnceLock, RwLock},
+    sync::{
+        Arc, OnceLock, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::Context,
 };
 use tokio::sync::mpsc;
@@ -41,13 +44,16 @@ struct Inner {
     mesh: OnceLock<Mesh>,
     timers: Timers,
     ended: mpsc::Sender<Ended>,
+    openings: AtomicU64,
     open: RwLock<HashMap<u64, Group>>,
 }
 
 impl Groups {
     /// Groups that end by themselves are told to `ended`.
     pub fn new(store: Store, timers: Timers, ended: mpsc::Sender<Ended>) -> Groups {
-        Groups { inner: Arc::new(Inner { store, mesh: OnceLock::new(), timers, ended, open: RwLock::default() }) }
+        Groups {
+            inner: Arc::new(Inner { store, mesh: OnceLock::new(), timers, ended, openings: AtomicU64::new(1), open: RwLock::default() }),
+        }
     }
 
     /// Groups and mesh know each other: this closes the circle, once, before any group is opened.
@@ -67,7 +73,8 @@ impl Groups {
     pub async fn open(&self, id: u64, node: u64, fold: Arc<dyn Fold>) -> Result<Group, Failure> {
         let mesh = self.inner.mesh.get().expect("set before any group is opened");
         let (store, ended) = (self.inner.store.group(id), self.inner.ended.clone());
-        let group = Group::open(Open { id, node, mesh, store, fold, timers: self.inner.timers, ended }).await?;
+        let opening = self.inner.openings.fetch_add(1, Relaxed);
+        let group = Group::open(Open { id, opening, node, mesh, store, fold, timers: self.inner.timers, ended }).await?;
         self.inner.open.write().expect("nobody panics while holding it").insert(id, group.clone());
         Ok(group)
     }
@@ -80,11 +87,13 @@ impl Groups {
         }
     }
 
-    /// Stops a group without writing anything more of it.
+    /// Stops a group without writing anything more of it. When this returns it has stopped, whoever began that.
     pub async fn abandon(&self, id: u64) {
-        let group = self.inner.open.write().expect("nobody panics while holding it").remove(&id);
-        if let Some(group) = group {
-            group.abandon().await;
+        let Some(group) = self.get(id) else { return };
+        group.abandon().await;
+        let mut open = self.inner.open.write().expect("nobody panics while holding it");
+        if open.get(&id).is_some_and(|now| now.is(&group)) {
+            open.remove(&id);
         }
     }
 

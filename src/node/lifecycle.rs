@@ -427,7 +427,11 @@ async fn disk_failure(disk: &mut watch::Receiver<Option<crate::store::Error>>) -
 
 /// Opens a group again that ended by itself, unless the node must stop, or the group is fenced: then it is rebuilt.
 async fn after_end(node: &Arc<Inner>, ended: Ended, endings: &mut HashMap<u64, Vec<Instant>>) -> Option<Failure> {
-    let Ended { group, why } = ended;
+    let Ended { group, opening, why } = ended;
+    if node.groups.get(group).is_none_or(|open| open.opening() != opening || open.is_retired()) {
+        // It was closed meanwhile, or opened again.
+        return None;
+    }
     let failed = node.store.failed().borrow().clone();
     if let Some(error) = failed {
         return Some(Failure { group, why: error.to_string() });

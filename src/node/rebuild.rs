@@ -102,8 +102,8 @@ pub async fn run(node: Arc<Inner>) {
     loop {
         fences.borrow_and_update();
         changes.borrow_and_update();
-        begin(&node);
         take_out(&node).await;
+        begin(&node);
         tokio::select! {
             _ = node.stop.cancelled() => return,
             _ = fences.changed() => (),
@@ -166,6 +166,8 @@ async fn until_whole(node: &Arc<Inner>, group: u64) {
     while node.belongs_here(group) {
         let slot = if group == CATALOG { None } else { node.rebuilds.slots.acquire().await.ok() };
         if node.fence_of(group).is_some() {
+            // Nothing of it may be under way any more when it is begun anew.
+            close(node, group).await;
             match count_out_and_forget(node, group).await {
                 Ok(()) => node.rebuilds.set_stuck(group, None),
                 Err(stuck) => {
@@ -289,6 +291,10 @@ async fn open(node: &Arc<Inner>, group: u64) -> bool {
 
 /// Opens the catalog's replica; it is shown only once it is as new as the leader's, since nobody shall act on the cluster's past.
 pub async fn open_catalog(node: &Arc<Inner>) -> bool {
+    let _opening = node.catalog.opening().await;
+    if node.groups.get(CATALOG).is_some() {
+        return true;
+    }
     node.directory.begin_anew();
     let group = match node.groups.open(CATALOG, node.id, node.directory.clone()).await {
         Ok(group) => group,
