@@ -63,5 +63,10 @@ pub fn shape(node: &node::NodeInfo) -> wire::Node {
         reachable: node.reachable,
         streams_led: node.streams_led,
         streams_held: node.streams_held,
+        disk: match node.disk {
+            node::DiskLevel::Enough => wire::Disk::Ok,
+            node::DiskLevel::Short => wire::Disk::Short,
+            node::DiskLevel::Full => wire::Disk::Full,
+        },
     }
 }

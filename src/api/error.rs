@@ -67,6 +67,7 @@ fn code(error: &node::Error) -> Code {
         E::LimitReached(_) => Code::LimitReached,
         E::NoLeader => Code::NoLeader,
         E::Overloaded(_) => Code::Overloaded,
+        E::DiskFull => Code::DiskFull,
         E::Draining => Code::Draining,
         E::Starting => Code::Starting,
         E::NoQuorum(_) => Code::NoQuorum,

@@ -19,6 +19,9 @@ pub struct Metrics {
     streams_led: Gauge,
     streams_without_leader: Gauge,
     pending_bytes: Gauge,
+    disk_free_bytes: Gauge,
+    disk_reserve_bytes: Gauge,
+    disk_level: Gauge,
 }
 
 impl Default for Metrics {
@@ -48,6 +51,9 @@ impl Default for Metrics {
             streams_led: gauge("streams_led", "Streams led by this node"),
             streams_without_leader: gauge("streams_without_leader", "Streams held by this node that know no leader"),
             pending_bytes: gauge("publish_pending_bytes", "Bytes of publishes that wait for their outcome"),
+            disk_free_bytes: gauge("disk_free_bytes", "Bytes free on the disk of this node's data, without what waits to be written"),
+            disk_reserve_bytes: gauge("disk_reserve_bytes", "Free bytes below which this node takes nothing new"),
+            disk_level: gauge("disk_level", "0: enough room on the disk, 1: less than the reserve, 2: less than half of it"),
             registry: Mutex::new(registry),
         }
     }
@@ -87,6 +93,10 @@ impl Metrics {
         self.streams_held.set(held);
         self.streams_led.set(led);
         self.streams_without_leader.set(without);
+        let space = node.store.space_now();
+        self.disk_free_bytes.set(space.free as i64);
+        self.disk_reserve_bytes.set(space.reserve as i64);
+        self.disk_level.set(space.level as i64);
         let room = node.room.available_permits();
         self.pending_bytes.set(crate::core::limits::PENDING_BYTES_MAX.saturating_sub(room) as i64);
     }

@@ -61,7 +61,8 @@ async fn open(node: &Arc<Inner>, record: StreamRecord) {
         Ok(group) => group,
         Err(failure) => return node.fail(failure),
     };
-    let proposer = Proposer::start(&node.runtime, &stream, group.clone(), replica.state());
+    let (clock, disk) = (node.clock.clone(), node.disk.clone());
+    let proposer = Proposer::start(&node.runtime, &stream, group.clone(), replica.state(), clock, disk);
     stream.set_local(Some(Local { group: group.clone(), replica, proposer }));
     if record.initial.contains(&node.id) {
         node.tasks.spawn_on(begin(node.clone(), stream, record), &node.runtime);

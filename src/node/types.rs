@@ -155,6 +155,8 @@ pub struct NodeInfo {
     pub reachable: bool,
     pub streams_led: u64,
     pub streams_held: u64,
+    /// As the answering node last heard.
+    pub disk: crate::store::Level,
 }
 
 /// Whether this node should get requests.
