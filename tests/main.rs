@@ -2,4 +2,5 @@
 
 mod api;
 mod architecture;
+mod disk;
 mod support;

@@ -68,6 +68,7 @@ fn code(error: &node::Error) -> Code {
         E::NoLeader => Code::NoLeader,
         E::Damaged(_) => Code::StreamDamaged,
         E::Overloaded(_) => Code::Overloaded,
+        E::DiskFull => Code::DiskFull,
         E::Draining => Code::Draining,
         E::Starting => Code::Starting,
         E::NoQuorum(_) => Code::NoQuorum,

@@ -35,6 +35,7 @@ mod sse;
 mod stall;
 mod state;
 mod streams;
+mod verify;
 
 pub use openapi::document;
 pub use serve::serve;

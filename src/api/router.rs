@@ -1,6 +1,6 @@
 //! The routes and their documents in one list, and the layers around them.
 
-use super::{cluster, console, docs, edge, health, openapi, problems, publish, read, socket, state::App, streams};
+use super::{cluster, console, docs, edge, health, openapi, problems, publish, read, socket, state::App, streams, verify};
 use axum::{
     Router,
     http::{HeaderName, Method, header},
@@ -23,6 +23,7 @@ pub fn documented() -> OpenApiRouter<App> {
         .routes(routes!(streams::put_stream, streams::get_stream, streams::delete_stream))
         .routes(routes!(streams::purge_stream))
         .routes(routes!(streams::move_leader))
+        .routes(routes!(verify::verify_stream))
         .routes(routes!(publish::publish_event, read::read_events))
         .routes(routes!(publish::publish_batch))
         .routes(routes!(read::get_event))

@@ -9,6 +9,8 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// No server could be reached, or none answered in time.
 const UNREACHABLE: u8 = 3;
+/// As shells say it of a process that ended by Ctrl-C.
+const INTERRUPTED: u8 = 130;
 
 /// The exit codes as `--help` tells them.
 pub const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 3 no server reached, 130 interrupted";
@@ -32,10 +34,25 @@ impl Failure {
         Failure { code: USAGE, message: message.into(), hint: None }
     }
 
+    pub fn interrupted() -> Failure {
+        Failure { code: INTERRUPTED, message: "interrupted".into(), hint: None }
+    }
+
     /// The same failure with a sentence on what to do next.
     pub fn hint(mut self, hint: impl Into<String>) -> Failure {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// The same failure with an exit code of its own.
+    pub fn code(mut self, code: u8) -> Failure {
+        self.code = code;
+        self
+    }
+
+    #[cfg(test)]
+    pub fn exit_code(&self) -> u8 {
+        self.code
     }
 
     /// Tells the person at the terminal and gives the process its code.

@@ -9,6 +9,7 @@ mod bench;
 mod cluster;
 mod connect;
 mod dev;
+mod drill;
 mod failure;
 mod logging;
 mod openapi;
@@ -20,6 +21,7 @@ mod signals;
 mod stream;
 mod subscribe;
 mod table;
+mod verify;
 
 use self::failure::{EXIT_CODES, Failure, Result};
 use clap::{Parser, Subcommand};
@@ -32,6 +34,7 @@ Examples:
   evermesh sub orders --from earliest             follow a stream, on whichever node is there
   evermesh stream create orders --max-age 7d      a stream that forgets after a week
   evermesh cluster status                         the nodes, and who leads what
+  evermesh verify                                 whether all replicas are the same
 
 Environment: EVERMESH_SERVER names the nodes for client commands, EVERMESH_LOG filters log lines (debug, evermesh=trace, …).";
 
@@ -58,6 +61,10 @@ enum Command {
     Sub(subscribe::Args),
     /// Look after the nodes of the cluster
     Cluster(cluster::Args),
+    /// Fail over on purpose, on a live cluster with a stream of its own, and measure it
+    Drill(drill::Args),
+    /// Compare the replicas of the streams
+    Verify(verify::Args),
     /// Measure publishing, subscribing, and this machine's disk
     Bench(bench::Args),
     /// Print the API's OpenAPI document
@@ -81,6 +88,8 @@ fn run(command: Command) -> Result {
         Command::Pub(args) => as_client(publish::run(args)),
         Command::Sub(args) => as_client(subscribe::run(args)),
         Command::Cluster(args) => as_client(cluster::run(args)),
+        Command::Drill(args) => as_client(drill::run(args)),
+        Command::Verify(args) => as_client(verify::run(args)),
         Command::Bench(args) => as_client(bench::run(args)),
         Command::Openapi(args) => openapi::run(args),
     }
@@ -130,8 +139,15 @@ mod tests {
             "dev",
             "dev --nodes 5 --base-port 5701 --data x",
             "dev --ephemeral",
+            "dev kill n2",
+            "dev stop n2 --data x",
+            "dev start n2",
+            "dev status",
+            "drill",
+            "drill --kill leader --kill n2 --yes --rounds 3 --rate 100 --publishers 4 --pause 1s --data x --json",
             "serve --data x --name n1 --listen 127.0.0.1:4700 --peer-listen 127.0.0.1:4800 --advertise http://a:1 --peer-advertise a:2 --bootstrap",
-            "serve --data x --join a:1,b:2 --config f --secret-file s",
+            "serve --data x --join a:1 --replace n3 --name n3",
+            "serve --data x --join a:1,b:2 --config f --secret-file s --disk-reserve 1GiB",
             "stream ls --json",
             "stream ls ord --server http://a:1",
             "stream create orders --replicas 3 --max-age 7d --max-bytes none --discard new",
@@ -148,11 +164,13 @@ mod tests {
             "sub orders --from earliest --subject a.> --limit 5 --json",
             "sub orders --from 5 --server http://a:1,http://b:2 --server http://c:3",
             "cluster status",
-            "cluster drain n2",
-            "cluster remove n2 --yes",
+            "cluster drain n2 --wait",
+            "cluster remove n2 --yes --wait",
             "bench pub --rate 1000 --connections 4 --batch 10 --size 256 --seconds 5 --stream s --in-flight 8 --websocket",
             "bench sub --connections 4 --seconds 5",
             "bench disk --dir x",
+            "verify",
+            "verify orders payments --read --json",
             "openapi",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("evermesh").chain(line.split(' ')));
@@ -162,6 +180,9 @@ mod tests {
             "",
             "dev --nodes 0",
             "dev --data x --ephemeral",
+            "dev --nodes 3 kill n2",
+            "drill --rounds 0",
+            "serve --replace n3",
             "serve --bootstrap --join a:1",
             "stream purge orders",
             "pub",

@@ -53,7 +53,7 @@ fn find_with(data: &Path, file: Option<&Path>, start: &Start, variable: Option<S
         None if kept.is_file() => read(&kept, &mut notes)?,
         None => match start {
             Start::Bootstrap => make(&kept, &mut notes)?,
-            Start::Join(_) => return Err(no_secret_to_join(data)),
+            Start::Join(_) | Start::Replace { .. } => return Err(no_secret_to_join(data)),
             Start::Resume => return Err(nothing_to_resume(data)),
         },
     };

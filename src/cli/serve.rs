@@ -28,6 +28,7 @@ Examples:
   evermesh serve --data ./n1 --bootstrap
   evermesh serve --data ./n2 --listen 127.0.0.1:4701 --peer-listen 127.0.0.1:4801 --join 127.0.0.1:4800 --secret-file ./n1/secret
   evermesh serve --data ./n2            again: the data folder remembers the rest
+  evermesh serve --data ./n4 --join 10.0.0.1:4800 --replace n3 …     a new node in the place of a dead one
 
 Every flag can stand in the TOML file as well (listen = \"127.0.0.1:4700\") and in the environment.
 A flag wins over the environment, the environment over the file, the file over the default.")]
@@ -68,12 +69,13 @@ pub async fn run(args: Args) -> Result {
         peer_advertise,
         data: settings.data,
         name: settings.name,
-        peer_listener,
+        peer_listener: peer_listener.into(),
         secret: found.secret(),
         start: settings.start,
         auto_create_streams: settings.auto_create_streams,
         timers: Default::default(),
-        store: Default::default(),
+        store: crate::node::StoreOptions { disk_reserve_bytes: settings.disk_reserve, ..Default::default() },
+        world: Default::default(),
     };
     tracing::info!("API on {}, peers on {}, data in {}", config.url, config.peer_advertise, config.data.display());
     let http = Http::start(listener);
@@ -246,7 +248,7 @@ fn remember(said: Settings, data: &Path) -> Result {
         return Ok(());
     }
     // How the node came into its cluster must not be repeated, should its data be lost; the secret is kept beside this file.
-    let kept = Settings { data: None, bootstrap: None, join: None, secret_file: None, ..said };
+    let kept = Settings { data: None, bootstrap: None, join: None, replace: None, secret_file: None, ..said };
     let heading = "Written by `evermesh serve` at this node's first start: what it was started with.\nFlags and EVERMESH_* variables win over what stands here. Yours to change.";
     let writing = format!("cannot write {}", file.display());
     std::fs::create_dir_all(data).map_err(io(&writing))?;

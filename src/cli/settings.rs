@@ -5,6 +5,7 @@
 //! - Paths in a file are relative to the file's folder.
 
 use super::failure::{Failure, Result, io};
+use super::stream::whole_size;
 use crate::core::NodeName;
 use crate::node::Start;
 use clap::{Args, ValueEnum};
@@ -60,6 +61,11 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub join: Option<Vec<String>>,
 
+    /// With --join: take the place of this node, which is gone for good; its replicas are made anew here
+    #[arg(long, env = "EVERMESH_REPLACE", value_name = "NODE", requires = "join")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replace: Option<String>,
+
     /// File with the cluster's secret [default: EVERMESH_SECRET, then DATA/secret]
     #[arg(long, env = "EVERMESH_SECRET_FILE", value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,6 +80,11 @@ pub struct Settings {
     #[arg(long, env = "EVERMESH_AUTO_CREATE_STREAMS", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auto_create_streams: Option<bool>,
+
+    /// Free space that is left on the data folder's disk: with less, this node takes nothing new [default: 5 % of it, 32MiB to 512MiB]
+    #[arg(long, env = "EVERMESH_DISK_RESERVE", value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_reserve: Option<String>,
 
     /// How log lines look [default: human]
     #[arg(long, env = "EVERMESH_LOG_FORMAT", value_name = "FORMAT", value_enum)]
@@ -104,13 +115,15 @@ pub struct Resolved {
     pub secret_file: Option<PathBuf>,
     pub insecure: bool,
     pub auto_create_streams: bool,
+    /// In bytes.
+    pub disk_reserve: Option<u64>,
     pub log_format: LogFormat,
 }
 
 impl Settings {
     /// What these settings say, and where they say nothing, what the others do.
     ///
-    /// `bootstrap` and `join` are one choice: whoever makes it here is not completed from there.
+    /// `bootstrap`, and `join` with `replace`, are one choice: whoever makes it here is not completed from there.
     fn or(self, other: Settings) -> Settings {
         let chosen = self.bootstrap.is_some() || self.join.is_some();
         Settings {
@@ -122,9 +135,11 @@ impl Settings {
             peer_advertise: self.peer_advertise.or(other.peer_advertise),
             bootstrap: if chosen { self.bootstrap } else { other.bootstrap },
             join: if chosen { self.join } else { other.join },
+            replace: if chosen { self.replace } else { other.replace },
             secret_file: self.secret_file.or(other.secret_file),
             insecure: self.insecure.or(other.insecure),
             auto_create_streams: self.auto_create_streams.or(other.auto_create_streams),
+            disk_reserve: self.disk_reserve.or(other.disk_reserve),
             log_format: self.log_format.or(other.log_format),
         }
     }
@@ -170,6 +185,7 @@ impl Settings {
                 .hint("say where this node keeps its events: --data DIR (or EVERMESH_DATA, or `data` in the file)")
         })?;
         let name = self.name.map(|name| NodeName::new(&name)).transpose().map_err(|why| Failure::usage(format!("--name: {why}")))?;
+        let disk_reserve = self.disk_reserve.as_deref().map(whole_size);
         let start = match (self.bootstrap.unwrap_or(false), self.join.unwrap_or_default()) {
             (true, join) if !join.is_empty() => {
                 return Err(
@@ -178,7 +194,11 @@ impl Settings {
             }
             (true, _) => Start::Bootstrap,
             (false, join) if join.is_empty() => Start::Resume,
-            (false, join) => Start::Join(join),
+            (false, seeds) => match self.replace.map(|node| NodeName::new(&node)).transpose() {
+                Ok(None) => Start::Join(seeds),
+                Ok(Some(node)) => Start::Replace { seeds, node },
+                Err(why) => return Err(Failure::usage(format!("--replace: {why}"))),
+            },
         };
         Ok(Resolved {
             data,
@@ -191,6 +211,7 @@ impl Settings {
             secret_file: self.secret_file,
             insecure: self.insecure.unwrap_or(false),
             auto_create_streams: self.auto_create_streams.unwrap_or(false),
+            disk_reserve: disk_reserve.transpose().map_err(|why| Failure::usage(format!("--disk-reserve: {why}")))?,
             log_format: self.log_format.unwrap_or_default(),
         })
     }
@@ -234,7 +255,7 @@ mod tests {
             assert!(values.iter().any(|value| Settings::parse(&text(value)).is_ok()), "the file knows no {key}");
             keys += 1;
         }
-        assert_eq!(keys, 12);
+        assert_eq!(keys, 13);
     }
 
     #[test]
@@ -275,8 +296,14 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused() {
         assert!(flags(&[]).resolve(None).unwrap_err().to_string().contains("--data"));
+        assert!(flags(&["--data", "x", "--disk-reserve", "much"]).resolve(None).unwrap_err().to_string().contains("--disk-reserve"));
+        assert_eq!(flags(&["--data", "x", "--disk-reserve", "1GiB"]).resolve(None).unwrap().disk_reserve, Some(1 << 30));
         assert!(flags(&["--data", "x", "--name", "a/b"]).resolve(None).unwrap_err().to_string().contains("--name"));
         assert!(Line::try_parse_from(["serve", "--bootstrap", "--join", "a:1"]).is_err());
+        assert!(Line::try_parse_from(["serve", "--replace", "n3"]).is_err());
+        assert!(flags(&["--data", "x", "--join", "a:1", "--replace", "a/b"]).resolve(None).unwrap_err().to_string().contains("--replace"));
+        let start = flags(&["--data", "x", "--join", "a:1", "--replace", "n3"]).resolve(None).unwrap().start;
+        assert_eq!(start, Start::Replace { seeds: vec!["a:1".into()], node: NodeName::new("n3").unwrap() });
         assert!(
             Settings { bootstrap: Some(true), join: Some(vec!["a:1".into()]), data: Some("x".into()), ..Default::default() }
                 .with_defaults()

@@ -205,7 +205,7 @@ fn whole_span(text: &str) -> std::result::Result<Span, String> {
 }
 
 /// Bytes: a number, alone or with a unit of thousands (kB, MB, GB, TB) or of 1,024 (KiB, MiB, GiB, TiB).
-fn whole_size(text: &str) -> std::result::Result<u64, String> {
+pub(super) fn whole_size(text: &str) -> std::result::Result<u64, String> {
     let wrong = || format!("{text:?} is no size such as 1000000, 512MiB or 10GB");
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (value, unit) = (text[..digits].parse::<u64>().map_err(|_| wrong())?, &text[digits..]);

@@ -42,7 +42,7 @@ impl Error {
     pub fn was_refused(&self) -> bool {
         match self {
             Error::Unreachable(_) => true,
-            Error::Problem { problem, .. } => problem.retryable && matches!(problem.status, 429 | 503),
+            Error::Problem { problem, .. } => problem.retryable && matches!(problem.status, 429 | 503 | 507),
             _ => false,
         }
     }

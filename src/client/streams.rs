@@ -2,7 +2,9 @@
 
 use super::{Client, call::Call, error::Result, publish::check};
 use crate::core::NodeName;
-use crate::wire::{Leader, LeaderRequest, Purge, Purged, Stream, StreamList, StreamSettingsPatch, StreamSummary};
+use crate::wire::{
+    Leader, LeaderRequest, Purge, Purged, Stream, StreamList, StreamSettingsPatch, StreamSummary, Verification, VerifyRequest,
+};
 use reqwest::{Method, StatusCode};
 
 /// Streams asked for at a time.
@@ -47,6 +49,13 @@ impl Client {
 
     pub async fn purge(&self, stream: &str, purge: &Purge) -> Result<Purged> {
         self.call(&Call::new(Method::POST, &["v1", "streams", check(stream)?.as_str(), "purge"]).json(purge)).await?.parse()
+    }
+
+    /// Has the stream's replicas compared; with `read`, every one of them reads its log again as well.
+    pub async fn verify(&self, stream: &str, read: bool) -> Result<Verification> {
+        let mut call = Call::new(Method::POST, &["v1", "streams", check(stream)?.as_str(), "verify"]).json(&VerifyRequest { read });
+        call.repeatable = true;
+        self.call(&call).await?.parse()
     }
 
     /// Hands the stream to this node, or to whichever replica is furthest; gives the new leader.

@@ -3,7 +3,7 @@
 //! No derive of a library decides a byte here; every message starts with a version and has a golden in the tests.
 
 use super::types::{
-    AppendRequest, AppendResponse, Entry, EntryPayload, LeaderId, LogId, Membership, Payload, SnapshotMeta, StoredMembership,
+    AppendRequest, AppendResponse, Content, Entry, EntryPayload, LeaderId, LogId, Membership, Payload, SnapshotMeta, StoredMembership,
     TransferRequest, Vote, VoteRequest, VoteResponse,
 };
 use crate::core::codec::{Corrupt, Reader, Writer};
@@ -11,8 +11,10 @@ use bytes::Bytes;
 use openraft::impls::EmptyNode;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The version of every encoding of this page.
+/// The version of every encoding of this page …
 const VERSION: u8 = 1;
+/// … but of a snapshot that has a rolling hash.
+const SNAPSHOT_VERSION: u8 = 2;
 
 const BLANK: u8 = 0;
 const NORMAL: u8 = 1;
@@ -289,21 +291,33 @@ pub fn decode_transfer(bytes: Bytes) -> Result<(u64, TransferRequest), Corrupt> 
     Ok((group, TransferRequest::new(vote, to, last)))
 }
 
-/// A snapshot as it travels and as a checkpoint keeps it: where it stands, who the members were, and the folded state.
-pub fn encode_snapshot(meta: &SnapshotMeta, state: &Bytes) -> Bytes {
-    let mut w = Writer::with_capacity(state.len() + 64);
-    w.u8(VERSION);
+/// A snapshot as it travels and as a checkpoint keeps it: where it stands, who the members were, and the folded state. Version 2 has the
+/// rolling hash before all that; one without a hash is still written as version 1, and reads as one whose hash is not known.
+pub fn encode_snapshot(meta: &SnapshotMeta, content: &Content) -> Bytes {
+    let mut w = Writer::with_capacity(content.state.len() + 80);
+    match content.hash {
+        None => w.u8(VERSION),
+        Some(hash) => {
+            w.u8(SNAPSHOT_VERSION);
+            w.u128(hash);
+        }
+    }
     w.option(meta.last_log_id.as_ref(), put_log_id);
     put_stored_membership(&mut w, &meta.last_membership);
-    w.raw(state);
+    w.raw(&content.state);
     w.finish()
 }
 
-pub fn decode_snapshot(bytes: Bytes) -> Result<(SnapshotMeta, Bytes), Corrupt> {
-    let mut r = message("a snapshot", bytes)?;
+pub fn decode_snapshot(bytes: Bytes) -> Result<(SnapshotMeta, Content), Corrupt> {
+    let mut r = Reader::new("a snapshot", bytes);
+    let hash = match r.u8()? {
+        VERSION => None,
+        SNAPSHOT_VERSION => Some(r.u128()?),
+        _ => return Err(r.corrupt("its version is not known to this build")),
+    };
     let last_log_id = r.option(get_log_id)?;
     let last_membership = get_stored_membership(&mut r)?;
-    Ok((SnapshotMeta { last_log_id, last_membership }, r.rest()))
+    Ok((SnapshotMeta { last_log_id, last_membership }, Content { hash, state: r.rest() }))
 }
 
 pub fn encode_install(group: u64, vote: &Vote, snapshot: &Bytes) -> Bytes {
@@ -315,12 +329,12 @@ pub fn encode_install(group: u64, vote: &Vote, snapshot: &Bytes) -> Bytes {
     w.finish()
 }
 
-pub fn decode_install(bytes: Bytes) -> Result<(u64, Vote, SnapshotMeta, Bytes), Corrupt> {
+pub fn decode_install(bytes: Bytes) -> Result<(u64, Vote, SnapshotMeta, Content), Corrupt> {
     let mut r = message("a snapshot installation", bytes)?;
     let group = r.varint()?;
     let vote = get_vote(&mut r)?;
-    let (meta, state) = decode_snapshot(r.rest())?;
-    Ok((group, vote, meta, state))
+    let (meta, content) = decode_snapshot(r.rest())?;
+    Ok((group, vote, meta, content))
 }
 
 #[cfg(test)]
@@ -355,6 +369,11 @@ mod tests {
         let ask = VoteRequest { vote, last_log_id: Some(id(2, 1, 7)), leadership_transfer: true };
         assert_eq!(hex(&encode_vote_request(9, &ask)), "0109ac0202010102010701");
         assert_eq!(hex(&encode_vote_response(&VoteResponse::new(vote, None, true))), "01ac0202010100");
+        let meta = SnapshotMeta { last_log_id: Some(id(1, 2, 3)), last_membership: StoredMembership::new(None, membership()) };
+        let content = |hash| Content { hash, state: Bytes::from_static(b"s") };
+        assert_eq!(hex(&encode_snapshot(&meta, &content(None))), "010101020300020201020202ac02030102ac0273");
+        let hashed = encode_snapshot(&meta, &content(Some(0x0f0e0d0c0b0a09080706050403020100)));
+        assert_eq!(hex(&hashed), "02000102030405060708090a0b0c0d0e0f0101020300020201020202ac02030102ac0273");
         assert_eq!(hex(&encode_transfer(9, &TransferRequest::new(vote, 3, None))), "0109ac0202010300");
     }
 
@@ -368,9 +387,11 @@ mod tests {
         let vote = Vote { leader_id: LeaderId { term: 7, node_id: 1 }, committed: false };
         assert_eq!(decode_vote(encode_vote(&vote)).unwrap(), vote);
         let meta = SnapshotMeta { last_log_id: Some(id(1, 2, 3)), last_membership: StoredMembership::new(Some(id(1, 1, 0)), membership()) };
-        let (group, back, got, state) =
-            decode_install(encode_install(4, &vote, &encode_snapshot(&meta, &Bytes::from_static(b"s")))).unwrap();
-        assert_eq!((group, back, got, state), (4, vote, meta, Bytes::from_static(b"s")));
+        for hash in [None, Some(1 << 100 | 7)] {
+            let content = Content { hash, state: Bytes::from_static(b"s") };
+            let back = decode_install(encode_install(4, &vote, &encode_snapshot(&meta, &content))).unwrap();
+            assert_eq!(back, (4, vote, meta.clone(), content));
+        }
     }
 
     #[test]

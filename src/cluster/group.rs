@@ -86,6 +86,17 @@ pub struct Commands {
     pub next: u64,
 }
 
+/// What one step of reading a log found: rows that carry what was written to them, up to the first that does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    pub rows: u64,
+    /// Of their payloads.
+    pub bytes: u64,
+    /// Where to go on; `None` at the end of the log, or at damage.
+    pub next: Option<u64>,
+    pub damage: Option<String>,
+}
+
 /// Why a group, or with it the node, cannot go on.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -129,6 +140,9 @@ fn config(timers: Timers) -> Config {
         notification_channel_size: Some(1024),
         state_machine_channel_size: Some(64),
         log_stage_capacity: Some(1),
+        // A leader sends entries out while its own disk still writes them. Killed then, it comes back without entries that others
+        // have, and as the leader of the same term it would give their log ids to other entries: only a new term may follow.
+        enable_leader_restore: Some(false),
         ..Config::default()
     }
 }
@@ -239,6 +253,13 @@ impl Group {
             _ => None,
         });
         Ok(Some(Commands { commands: commands.collect(), next }))
+    }
+
+    /// Reads about `max_bytes` of the log, from `index` on or from its beginning; every row is checked. An error says nothing about the log.
+    pub async fn check_log(&self, index: u64, max_bytes: usize) -> Result<Checked, String> {
+        let log = self.inner.log.clone();
+        let blocking = tokio::task::spawn_blocking(move || log.check(index, max_bytes));
+        blocking.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
     /// The members and, at the leader, how far each is. Somebody who is on the way out is one until that is committed.

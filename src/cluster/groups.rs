@@ -5,7 +5,7 @@ use super::group::{Ended, Failure, Group, Open, Timers};
 use super::machine::Fold;
 use super::mesh::{Mesh, Peer, Reply};
 use super::network::method;
-use super::types::Snapshot;
+use super::types::{AppendRequest, Entry, EntryPayload, Snapshot};
 use crate::store::Store;
 use bytes::Bytes;
 use std::{
@@ -29,9 +29,14 @@ pub mod refusal {
     pub const FAILED: u16 = 3;
     /// The caller is no member of this cluster.
     pub const STRANGER: u16 = 4;
+    /// This node's disk has no room for the entries.
+    pub const NO_SPACE: u16 = 5;
     /// The last number of this room; larger ones belong to the room above.
     pub const LAST: u16 = 99;
 }
+
+/// The group of the room above that may grow on any disk: what it says makes room.
+const CATALOG: u64 = 0;
 
 /// A handle to the node's groups; clones are the same ones.
 #[derive(Clone)]
@@ -125,6 +130,9 @@ impl Groups {
             Ok(found) => found,
             Err((code, why)) => return Err((reply, code, why)),
         };
+        if group.id() != CATALOG && !request.entries.is_empty() && !self.inner.store.space_now().takes(entry_bytes(&request)) {
+            return Err((reply, refusal::NO_SPACE, "this node's disk is full".into()));
+        }
         in_order(async move {
             match group.raft().append_entries(request).await {
                 Ok(response) => reply.ok(encoding::encode_append_response(&response)),
@@ -181,6 +189,11 @@ impl Groups {
         });
         Ok(())
     }
+}
+
+fn entry_bytes(request: &AppendRequest) -> usize {
+    let bytes = |entry: &Entry| if let EntryPayload::Normal(command) = &entry.payload { command.0.len() } else { 0 };
+    request.entries.iter().map(bytes).sum()
 }
 
 /// Runs a message's future on a task of its own, after polling it once here: the first poll puts the message into the group's queue,

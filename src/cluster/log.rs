@@ -1,6 +1,7 @@
 //! openraft's log storage on one group of the store: thin, since the store already keeps order, tail and durability.
 
 use super::encoding;
+use super::group::Checked;
 use super::types::{Entry, LogId, TypeConfig, Vote, log_id, store_id};
 use crate::core::limits;
 use crate::store;
@@ -61,6 +62,26 @@ impl Log {
         };
         self.group()?;
         stored.map_err(io::Error::other)?.into_iter().map(decode).collect()
+    }
+
+    /// Reads and checks some of the log; see [`super::Group::check_log`]. Blocks.
+    pub fn check(&self, index: u64, max_bytes: usize) -> Result<Checked, store::Error> {
+        let mut checked = Checked { next: Some(index), ..Checked::default() };
+        while let Some(index) = checked.next.filter(|_| checked.bytes < max_bytes as u64) {
+            // A purge may overtake the reader.
+            let index = index.max(self.group.first_index().unwrap_or(u64::MAX));
+            let entries = match self.group.read(index..u64::MAX, limits::CHUNK_BYTES_MAX) {
+                Err(damage @ (store::Error::Fenced { .. } | store::Error::Broken { .. })) => {
+                    return Ok(Checked { next: None, damage: Some(damage.to_string()), ..checked });
+                }
+                entries => entries?,
+            };
+            checked.rows += entries.len() as u64;
+            checked.bytes += entries.iter().map(|entry| entry.payload.len() as u64).sum::<u64>();
+            let purged = || self.group.first_index().filter(|first| *first > index);
+            checked.next = entries.last().map_or_else(purged, |last| last.index.checked_add(1));
+        }
+        Ok(checked)
     }
 
     fn last_index(&self) -> Option<u64> {

@@ -1,11 +1,12 @@
-//! openraft's state machine around a [`Fold`]: counts, checkpoints and snapshots; what an entry means is the fold's.
+//! openraft's state machine around a [`Fold`]: counts, checkpoints, snapshots and the rolling hash; what an entry means is the fold's.
 //!
 //! Log = store: the log entries *are* the events, and the folded state is small metadata. So a snapshot is never taken to shorten the
 //! log; it is an older checkpoint, taken exactly where retention lets the log begin, and a new replica gets it plus the whole log
 //! after it. See `ARCHITECTURE.md`, "Log = store".
 
+use super::chain::{self, Point, Recent};
 use super::encoding;
-use super::types::{EntryPayload, LogId, Membership, Response, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use super::types::{Content, EntryPayload, LogId, Membership, Response, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::core::{codec::Corrupt, limits};
 use crate::store;
 use bytes::Bytes;
@@ -32,6 +33,10 @@ pub trait Fold: Send + Sync + 'static {
     fn restore(&self, state: Bytes) -> Result<(), Corrupt>;
     /// The entries up to and including `index` are gone from the log.
     fn forget_through(&self, index: u64);
+    /// A count of what it holds, the same on every replica at the same index.
+    fn seq(&self) -> u64 {
+        0
+    }
 }
 
 /// The state machine of one group; clones are the same one.
@@ -43,11 +48,13 @@ pub struct Folded {
 /// - `position.applied` is what `fold` contains, exactly: whoever changes or captures both holds `folding`.
 /// - A checkpoint at an index holds the state after that index.
 /// - Once it is retired nothing is folded or written any more: the group may be another's by then.
+/// - `recent` ends with `position`'s index and hash, or is empty; it is empty while the hash is not known.
 struct Shared {
     folding: Mutex<Folding>,
     fold: Arc<dyn Fold>,
     group: store::Group,
     position: Mutex<Position>,
+    recent: Mutex<Recent>,
     /// Index of the newest applied entry plus one: 0 before the first.
     applied: watch::Sender<u64>,
     /// Retention has no use for the entries before this index: the next snapshot is a checkpoint of one of them.
@@ -64,6 +71,8 @@ struct Folding {
 #[derive(Clone, Default)]
 struct Position {
     applied: Option<LogId>,
+    /// The rolling hash of all entries up to here; `None`: a build without hashes made the checkpoint that this began with.
+    hash: Option<u128>,
     membership: StoredMembership,
     bytes: u64,
     entries: u64,
@@ -77,7 +86,8 @@ impl Folded {
             folding: Mutex::default(),
             fold,
             group,
-            position: Mutex::default(),
+            position: Mutex::new(Position { hash: Some(chain::BEGINNING), ..Position::default() }),
+            recent: Mutex::default(),
             applied: watch::Sender::new(0),
             purge_before: AtomicU64::new(0),
             snapshot: AtomicU64::new(0),
@@ -86,8 +96,8 @@ impl Folded {
         let last = folded.shared.group.log_state().last.map(|id| id.index);
         let usable = folded.shared.group.checkpoints().into_iter().rev().find(|index| Some(*index) <= last);
         if let Some(index) = usable {
-            let (meta, state) = folded.checkpoint_at(index)?;
-            folded.restore(meta, state)?;
+            let (meta, content) = folded.checkpoint_at(index)?;
+            folded.restore(meta, content)?;
         }
         Ok(folded)
     }
@@ -122,9 +132,9 @@ impl Folded {
 
     /// Writes the folded state beside the log, so that a restart need not replay what is before it.
     pub fn save_checkpoint(&self) -> io::Result<()> {
-        let (meta, state) = self.capture();
+        let (meta, content) = self.capture();
         let Some(applied) = meta.last_log_id else { return Ok(()) };
-        let bytes = encoding::encode_snapshot(&meta, &state);
+        let bytes = encoding::encode_snapshot(&meta, &content);
         {
             let mut position = self.position();
             (position.bytes, position.entries, position.checkpoint_bytes) = (0, 0, bytes.len() as u64);
@@ -133,11 +143,54 @@ impl Folded {
         self.shared.group.save_checkpoint(applied.index(), bytes, Box::new(|_| ())).map_err(io::Error::other)
     }
 
+    /// Writes a checkpoint at what is applied now, unless there is one.
+    pub fn save_checkpoint_here(&self) -> io::Result<()> {
+        let applied = self.applied_log_id().map(|id| id.index());
+        if applied == self.shared.group.checkpoints().last().copied() { Ok(()) } else { self.save_checkpoint() }
+    }
+
+    /// What was applied up to `index`; `None` where that is not applied yet, too long ago, or not known.
+    pub fn point_at(&self, index: u64) -> Option<Point> {
+        self.recent().at(index)
+    }
+
+    /// What was applied last; `None` where that is nothing or not known.
+    pub fn newest_point(&self) -> Option<Point> {
+        self.recent().newest()
+    }
+
+    /// The newest points, oldest first.
+    pub fn points(&self) -> Vec<Point> {
+        self.recent().all()
+    }
+
+    /// Whether the rolling hash is known.
+    pub fn has_hash(&self) -> bool {
+        self.position().hash.is_some()
+    }
+
+    /// Makes this replica differ from the others.
+    #[cfg(test)]
+    pub fn corrupt_hash(&self) {
+        let _still = self.hold();
+        let mut position = self.position();
+        position.hash = position.hash.map(|hash| hash ^ 1);
+    }
+
+    /// Makes this replica one that began with a checkpoint without a hash.
+    #[cfg(test)]
+    pub fn forget_hash(&self) {
+        let _still = self.hold();
+        self.position().hash = None;
+        self.recent().clear();
+    }
+
     /// The folded state and where it stands.
-    fn capture(&self) -> (SnapshotMeta, Bytes) {
+    fn capture(&self) -> (SnapshotMeta, Content) {
         let _still = self.hold();
         let position = self.position().clone();
-        (SnapshotMeta { last_log_id: position.applied, last_membership: position.membership }, self.shared.fold.encode())
+        let content = Content { hash: position.hash, state: self.shared.fold.encode() };
+        (SnapshotMeta { last_log_id: position.applied, last_membership: position.membership }, content)
     }
 
     fn hold(&self) -> std::sync::MutexGuard<'_, Folding> {
@@ -162,17 +215,25 @@ impl Folded {
         self.shared.position.lock().expect("nobody panics while holding it")
     }
 
-    fn checkpoint_at(&self, index: u64) -> io::Result<(SnapshotMeta, Bytes)> {
+    fn recent(&self) -> std::sync::MutexGuard<'_, Recent> {
+        self.shared.recent.lock().expect("nobody panics while holding it")
+    }
+
+    fn checkpoint_at(&self, index: u64) -> io::Result<(SnapshotMeta, Content)> {
         let bytes = self.shared.group.checkpoint(index).map_err(io::Error::other)?;
         let bytes = bytes.ok_or_else(|| io::Error::other(format!("the checkpoint at {index} is gone")))?;
         encoding::decode_snapshot(bytes).map_err(io::Error::other)
     }
 
-    fn restore(&self, meta: SnapshotMeta, state: Bytes) -> io::Result<()> {
+    fn restore(&self, meta: SnapshotMeta, content: Content) -> io::Result<()> {
         let _still = self.hold_open()?;
-        self.shared.fold.restore(state).map_err(io::Error::other)?;
+        self.shared.fold.restore(content.state).map_err(io::Error::other)?;
         let applied = meta.last_log_id;
-        *self.position() = Position { applied, membership: meta.last_membership, ..Position::default() };
+        *self.position() = Position { applied, hash: content.hash, membership: meta.last_membership, ..Position::default() };
+        self.recent().clear();
+        if let (Some(id), Some(hash)) = (applied, content.hash) {
+            self.recent().push(Point { index: id.index(), hash, seq: self.shared.fold.seq() });
+        }
         self.shared.applied.send_replace(applied.map_or(0, |id| id.index() + 1));
         Ok(())
     }
@@ -180,6 +241,7 @@ impl Folded {
     /// Applies one entry; answers what its proposer is told.
     fn fold(&self, log_id: LogId, payload: EntryPayload) -> io::Result<Response> {
         let _still = self.hold_open()?;
+        let hash = self.position().hash.map(|before| chain::next(before, &log_id, &payload));
         let (response, bytes) = match payload {
             EntryPayload::Blank => (Response::None, 0),
             EntryPayload::Normal(command) => {
@@ -193,6 +255,10 @@ impl Folded {
         };
         let mut position = self.position();
         position.applied = Some(log_id);
+        position.hash = hash;
+        if let Some(hash) = hash {
+            self.recent().push(Point { index: log_id.index(), hash, seq: self.shared.fold.seq() });
+        }
         position.bytes += bytes;
         position.entries += 1;
         Ok(response)
@@ -205,7 +271,12 @@ impl Folded {
     fn checkpoint_is_due(&self) -> bool {
         let position = self.position();
         // A large state is written more rarely, so that checkpoints stay a small share of what is written.
-        position.bytes >= limits::CHECKPOINT_BYTES.max(16 * position.checkpoint_bytes) || position.entries >= limits::CHECKPOINT_ENTRIES
+        position.bytes >= self.checkpoint_every().max(16 * position.checkpoint_bytes) || position.entries >= limits::CHECKPOINT_ENTRIES
+    }
+
+    /// Bytes between two checkpoints: fewer where segments are small, since the log is purged from checkpoint to checkpoint.
+    fn checkpoint_every(&self) -> u64 {
+        limits::CHECKPOINT_BYTES.min(self.shared.group.segment_bytes() / 2)
     }
 
     /// The snapshot in force: the newest that was built or installed; after a restart, where the log was purged to.
@@ -219,7 +290,7 @@ impl Folded {
 }
 
 impl RaftStateMachine<TypeConfig> for Folded {
-    type SnapshotData = Bytes;
+    type SnapshotData = Content;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -255,7 +326,7 @@ impl RaftStateMachine<TypeConfig> for Folded {
         Builder { folded: self.clone(), index: self.purgeable() }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Content) -> io::Result<()> {
         let index = meta.last_log_id.map_or(0, |id| id.index());
         let bytes = encoding::encode_snapshot(meta, &snapshot);
         drop(self.hold_open()?);
@@ -280,7 +351,7 @@ pub struct Builder {
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
-    type SnapshotData = Bytes;
+    type SnapshotData = Content;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         if let Some(index) = self.index {

@@ -2,7 +2,7 @@
 
 use super::encoding;
 use super::mesh::{CallError, Lane, Mesh, PendingReply};
-use super::types::{AppendRequest, AppendResponse, LogId, Snapshot, TransferRequest, TypeConfig, Vote, VoteRequest, VoteResponse};
+use super::types::{AppendRequest, AppendResponse, Content, LogId, Snapshot, TransferRequest, TypeConfig, Vote, VoteRequest, VoteResponse};
 use crate::core::codec::Corrupt;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::FuturesOrdered};
@@ -158,7 +158,7 @@ impl<'a, S: Stream<Item = AppendRequest> + Send + Unpin> Pipeline<'a, S> {
 }
 
 impl RaftNetworkV2<TypeConfig> for Link {
-    type SnapshotData = Bytes;
+    type SnapshotData = Content;
 
     async fn append_entries(&mut self, request: AppendRequest, _option: RPCOption) -> Result<AppendResponse, RpcError> {
         let body = self.send_append(&request)?.await.map_err(rpc_error)?;

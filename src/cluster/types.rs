@@ -30,6 +30,15 @@ pub enum Response {
     Catalog(catalog::Outcome),
 }
 
+/// What a snapshot has besides its place and the members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// The rolling hash of all entries up to here; `None` where it was made by a build that had none.
+    pub hash: Option<u128>,
+    /// The folded state.
+    pub state: Bytes,
+}
+
 openraft::declare_raft_types!(
     /// One configuration for every group, the catalog's and the streams'.
     pub TypeConfig:
@@ -52,7 +61,7 @@ pub type VoteRequest = openraft::raft::VoteRequest<TypeConfig>;
 pub type VoteResponse = openraft::raft::VoteResponse<TypeConfig>;
 pub type TransferRequest = openraft::raft::TransferLeaderRequest<TypeConfig>;
 pub type SnapshotMeta = openraft::storage::SnapshotMeta<LeaderId, u64, openraft::impls::EmptyNode>;
-pub type Snapshot = openraft::storage::Snapshot<LeaderId, u64, openraft::impls::EmptyNode, Bytes>;
+pub type Snapshot = openraft::storage::Snapshot<LeaderId, u64, openraft::impls::EmptyNode, Content>;
 pub type Raft = openraft::Raft<TypeConfig, super::machine::Folded>;
 
 pub fn log_id(id: crate::store::LogId) -> LogId {

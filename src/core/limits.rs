@@ -155,6 +155,12 @@ pub const COMMIT_ROWS_MAX: usize = 4_096;
 pub const COMMIT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Commits whose entries may still be in tails and are to be let go, oldest first.
 pub const AGED_COMMITS_MAX: usize = 1 << 16;
+/// Largest default reserve of free space on the disk, in bytes …
+pub const DISK_RESERVE_BYTES: u64 = 512 << 20;
+/// … and the smallest, except where that is a large part of the disk.
+pub const DISK_FLOOR_BYTES: u64 = 32 << 20;
+/// Entries of one message that even a follower without room takes: a trim is much smaller.
+pub const SMALL_APPEND_BYTES: usize = 16 * 1024;
 /// Segments that wait to be sealed or removed; beyond it the writer waits.
 pub const KEEPER_JOBS_MAX: usize = 1_024;
 
@@ -209,6 +215,8 @@ const _: () = assert!(FRAME_BYTES_MAX < PEER_QUEUE_BYTES_MAX);
 const _: () = assert!(PEER_MESSAGE_BYTES_MAX + PEER_VERSION_BYTES_MAX < HANDSHAKE_BYTES_MAX);
 const _: () = assert!(NODES_MAX * 2 <= HANDSHAKES_MAX && HANDSHAKES_MAX <= PEER_CONNECTIONS_MAX);
 
+/// Rolling hashes of the newest entries that a group keeps in memory, to be compared with other replicas' (24 bytes each).
+pub const HASHES_KEPT_MAX: usize = 1_024;
 /// Payload bytes applied between two checkpoints of a group's folded state; a restart replays at most about this much.
 pub const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
 /// Entries applied between two checkpoints.

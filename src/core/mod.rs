@@ -10,7 +10,7 @@ pub mod command;
 pub mod event;
 pub mod filter;
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 pub mod limits;
 pub mod machine;
 pub mod name;

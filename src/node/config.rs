@@ -1,6 +1,8 @@
 //! What a node is started with.
 
-use crate::cluster::{Timers, mesh::Secret};
+use super::Clock;
+use crate::cluster::Timers;
+use crate::cluster::mesh::{Listener, Network, Secret};
 use crate::core::NodeName;
 use crate::store;
 use std::path::PathBuf;
@@ -12,6 +14,8 @@ pub enum Start {
     Bootstrap,
     /// Asks one of these (`host:port` of their peer listeners) to be let in.
     Join(Vec<String>),
+    /// The same, in the place of a node that is gone for good; its replicas are made anew here.
+    Replace { seeds: Vec<String>, node: NodeName },
     /// Must have a place already.
     Resume,
 }
@@ -23,7 +27,7 @@ pub struct Config {
     pub name: Option<NodeName>,
     /// Where clients reach this node, `http://host:port`.
     pub url: String,
-    pub peer_listener: tokio::net::TcpListener,
+    pub peer_listener: Listener,
     /// Where peers reach this node, `host:port`.
     pub peer_advertise: String,
     pub secret: Secret,
@@ -32,4 +36,16 @@ pub struct Config {
     pub auto_create_streams: bool,
     pub timers: Timers,
     pub store: store::Options,
+    pub world: World,
+}
+
+/// What a node stands on. The default is the machine; the simulation puts its own in place.
+#[derive(Clone, Default)]
+pub struct World {
+    pub clock: Clock,
+    pub network: Network,
+    /// An open store, instead of the one in `Config::data`; closing it is cheap, so it is done in place.
+    pub store: Option<store::Store>,
+    /// Everything runs where the node is started, and not on threads of its own.
+    pub one_runtime: bool,
 }

@@ -3,7 +3,7 @@
 use super::Inner;
 use super::catalog::encode_answer;
 use super::error::Error;
-use super::identity::{Join, Joined};
+use super::membership;
 use super::proposer::Sink;
 use super::purge::purge_here;
 use super::remote::{self, Forward, ReadChunk, method, refusal};
@@ -11,7 +11,7 @@ use super::streams::Status;
 use crate::cluster::mesh::{Handler, Peer, Reply};
 use crate::cluster::{Groups, NotOut, method as consensus};
 use crate::core::batch::decode_events;
-use crate::core::catalog::{Command, NodeState, Outcome};
+use crate::core::catalog::NodeState;
 use bytes::Bytes;
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -39,7 +39,7 @@ impl Handler for Door {
         let node = self.node.get().and_then(Weak::upgrade);
         let removed = |node: &Arc<Inner>| node.directory.node(from.node).is_some_and(|known| known.state == NodeState::Removed);
         if from.node != 0 && node.as_ref().is_some_and(removed) {
-            return reply.refuse(refusal::NOT_ACCEPTED, "this node was removed from the cluster");
+            return reply.refuse(refusal::REMOVED, "this node was removed from the cluster");
         }
         if number <= consensus::LAST {
             return self.groups.handle(from, number, body, reply);
@@ -93,7 +93,7 @@ async fn count_out(node: Arc<Inner>, from: Peer, body: Bytes, reply: Reply) {
 
 async fn answer(node: Arc<Inner>, from: Peer, number: u16, body: Bytes, reply: Reply) {
     let answer = match number {
-        method::JOIN => join(&node, body).await,
+        method::JOIN => membership::join(&node, from, body).await,
         _ if from.node == 0 => Err(Error::Conflict("join the cluster first".into())),
         method::PROPOSE_CATALOG => propose_catalog(&node, body).await,
         method::READ_INDEX => read_index(&node, body).await,
@@ -106,6 +106,10 @@ async fn answer(node: Arc<Inner>, from: Peer, number: u16, body: Bytes, reply: R
             let (damaged, rebuilding) = node.rebuilds.counts();
             Ok(remote::encode_health(damaged, rebuilding))
         }
+        method::MEMBERSHIP => Ok(Bytes::new()),
+        method::DISK => super::disk::hear(&node, from.node, body),
+        method::COMPARE => super::verify::compare(&node, body).await,
+        method::REREAD => super::verify::reread(&node, body).await,
         _ => Err(Error::Internal(format!("no such method: {number}"))),
     };
     match answer {
@@ -116,20 +120,6 @@ async fn answer(node: Arc<Inner>, from: Peer, number: u16, body: Bytes, reply: R
 }
 
 type Answer = super::Result<Bytes>;
-
-async fn join(node: &Inner, body: Bytes) -> Answer {
-    let Join { token, name, url, peer, version } = Join::decode(body)?;
-    let add = Command::AddNode { token, name: name.clone(), url, peer, version };
-    let id = match node.change_catalog(&add).await? {
-        Outcome::NodeAdded { id } => id,
-        Outcome::Rejected(reject) => return Err(super::catalog::rejected(reject, name.as_str())),
-        other => return Err(Error::Internal(format!("adding a node was answered with {other:?}"))),
-    };
-    let members = node.directory.members().into_iter();
-    let peers = members.filter(|member| member.id != id).map(|member| (member.id, member.peer)).collect();
-    tracing::info!(target: "evermesh::events", "{name} joined the cluster");
-    Ok(Joined { cluster: node.cluster, node: id, peers }.encode())
-}
 
 async fn propose_catalog(node: &Inner, body: Bytes) -> Answer {
     let outcome = node.propose_to_catalog(body).await.ok_or(Error::NoLeader)?;

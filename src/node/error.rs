@@ -35,6 +35,8 @@ pub enum Error {
     NoLeader,
     #[error("too much is waiting on this node: {0}")]
     Overloaded(&'static str),
+    #[error("the disks of too many of the stream's replicas are nearly full")]
+    DiskFull,
     #[error("this node is shutting down or drained")]
     Draining,
     #[error("this node is still starting")]

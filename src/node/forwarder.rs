@@ -271,6 +271,11 @@ impl Task {
                 pending.fate = if known { Fate::Waiting } else { Fate::Unsure };
             }
         }
+        if failure == Failure::DiskFull {
+            // Only what was sent: what came meanwhile asks for itself.
+            let refused = self.pending.extract_if(..self.unsent, |_, pending| pending.fate == Fate::Waiting);
+            refused.for_each(|(_, pending)| drop(pending.done.send(Err(Error::DiskFull))));
+        }
         self.hint = if let Failure::NotLeader(leader) = failure { leader } else { None };
         self.failures += 1;
         self.attempt += 1;
@@ -299,6 +304,7 @@ fn failure(error: CallError) -> Failure {
         CallError::Lost | CallError::Timeout => Failure::Unknown,
         CallError::Refused { code: refusal::NOT_LEADER, message } => Failure::NotLeader(message.parse().ok()),
         CallError::Refused { code: refusal::UNKNOWN, .. } => Failure::Unknown,
+        CallError::Refused { code: refusal::DISK_FULL, .. } => Failure::DiskFull,
         CallError::Refused { code, .. } if code >= code::MESH_FIRST => Failure::Unknown,
         CallError::Refused { .. } => Failure::NotAccepted,
     }

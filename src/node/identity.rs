@@ -62,6 +62,9 @@ fn get_peers(r: &mut Reader) -> Result<BTreeMap<u64, String>, Corrupt> {
     (0..count).map(|_| Ok((r.varint()?, r.text()?.to_string()))).collect()
 }
 
+/// The version of a join that names the node whose place it takes. One without is said as before.
+const REPLACING: u8 = 2;
+
 /// What a node that wants to join says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Join {
@@ -70,27 +73,32 @@ pub struct Join {
     pub url: String,
     pub peer: String,
     pub version: String,
+    /// The node, gone for good, whose place it wants.
+    pub replace: Option<NodeName>,
 }
 
 impl Join {
     pub fn encode(&self) -> Bytes {
         let mut w = Writer::default();
-        w.u8(VERSION);
+        w.u8(if self.replace.is_some() { REPLACING } else { VERSION });
         w.u128(self.token);
         [self.name.as_str(), &self.url, &self.peer, &self.version].into_iter().for_each(|text| w.str(text));
+        self.replace.iter().for_each(|name| w.str(name.as_str()));
         w.finish()
     }
 
     pub fn decode(bytes: Bytes) -> Result<Join, Corrupt> {
         let mut r = Reader::new("a join", bytes);
-        if r.u8()? != VERSION {
+        let said = r.u8()?;
+        if !matches!(said, VERSION | REPLACING) {
             return Err(r.corrupt("its version is not known to this build"));
         }
-        let token = r.u128()?;
-        let name = NodeName::new(&r.text()?).map_err(|_| r.corrupt("the name is not valid"))?;
+        let name = |r: &mut Reader| NodeName::new(&r.text()?).map_err(|_| r.corrupt("the name is not valid"));
+        let (token, own) = (r.u128()?, name(&mut r)?);
         let (url, peer, version) = (r.text()?.to_string(), r.text()?.to_string(), r.text()?.to_string());
+        let replace = if said == REPLACING { Some(name(&mut r)?) } else { None };
         r.end()?;
-        Ok(Join { token, name, url, peer, version })
+        Ok(Join { token, name: own, url, peer, version, replace })
     }
 }
 
@@ -121,5 +129,25 @@ impl Joined {
         let peers = get_peers(&mut r)?;
         r.end()?;
         Ok(Joined { cluster, node, peers })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::golden;
+
+    #[test]
+    fn a_join_is_the_golden() {
+        let name = |text: &str| NodeName::new(text).unwrap();
+        let plain =
+            Join { token: 7, name: name("n4"), url: "http://a:1".into(), peer: "a:2".into(), version: "0.1.0".into(), replace: None };
+        let replacing = Join { replace: Some(name("n3")), ..plain.clone() };
+        golden::check("join.txt", &[("v1", plain.encode()), ("v2_replacing", replacing.encode())]);
+        for join in [plain, replacing] {
+            let bytes = join.encode();
+            assert_eq!(Join::decode(bytes.clone()), Ok(join));
+            assert!((0..bytes.len()).all(|end| Join::decode(bytes.slice(..end)).is_err()));
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! A node from its start to its stop: its identity, its place in the cluster, its tasks.
 
 use super::catalog::CATALOG_WAIT;
-use super::config::{Config, Start};
+use super::config::{Config, Start, World};
 use super::directory::Directory;
 use super::door::Door;
 use super::error::Error;
 use super::identity::{Identity, Join, Joined};
 use super::remote::{method, refusal};
-use super::{Inner, Node, placing, rebuild, seat::Seat, upkeep};
+use super::{Inner, Node, disk, membership, placing, rebuild, seat::Seat, upkeep};
 use crate::cluster::mesh::{self, CallError, Mesh, PeerState};
 use crate::cluster::{Ended, Failure, Group, Groups};
 use crate::core::NodeName;
@@ -72,8 +72,8 @@ impl Drop for OwnRuntime {
 impl Node {
     /// Starts the node and returns once it has its place in a cluster; `readiness` tells when it can serve.
     pub async fn start(config: Config) -> Result<Node, StartError> {
-        let runtime = OwnRuntime::new()?;
-        let handle = runtime.handle();
+        let runtime = if config.world.one_runtime { None } else { Some(OwnRuntime::new()?) };
+        let handle = runtime.as_ref().map_or_else(tokio::runtime::Handle::current, OwnRuntime::handle);
         let started = handle.spawn(begin(config, runtime));
         started.await.map_err(|error| StartError(format!("the start was interrupted: {error}")))?
     }
@@ -100,29 +100,30 @@ impl Node {
     }
 }
 
-async fn begin(config: Config, runtime: OwnRuntime) -> Result<Node, StartError> {
-    let (data, options) = (config.data.clone(), config.store.clone());
-    let opened = tokio::task::spawn_blocking(move || {
-        std::fs::create_dir_all(&data).map_err(|error| error.to_string())?;
-        Store::open_dir(&data, options).map_err(|error| error.to_string())
-    });
-    let opened = opened.await.map_err(|error| StartError(error.to_string()))?;
-    let store = opened.map_err(failed(&format!("the data directory {} cannot be opened", config.data.display())))?;
+async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, StartError> {
+    let World { clock, network, store, one_runtime: _ } = config.world.clone();
+    let store = match store {
+        Some(store) => store,
+        None => open_store(&config).await?,
+    };
     let mut identity = wake(&store, &config).await?;
 
     let (tell_ended, ended) = mpsc::channel(16);
     let groups = Groups::new(store.clone(), config.timers, tell_ended);
     let door = Arc::new(Door::new(groups.clone()));
-    let listener = config.peer_listener.into_std().and_then(tokio::net::TcpListener::from_std);
-    let listener = listener.map_err(|error| StartError(format!("the peer listener cannot be used: {error}")))?;
-    let mesh = Mesh::start(listener, mesh_identity(&identity), mesh::Options::new(config.secret.clone()), door.clone());
+    let listener = config.peer_listener.here().map_err(|error| StartError(format!("the peer listener cannot be used: {error}")))?;
+    let options = mesh::Options { network, ..mesh::Options::new(config.secret.clone()) };
+    let mesh = Mesh::start(listener, mesh_identity(&identity), options, door.clone());
     groups.set_mesh(mesh.clone());
 
     let founding = identity.node == 0 && config.start == Start::Bootstrap;
     if identity.node == 0 {
         let place = match &config.start {
             Start::Bootstrap => Joined { cluster: random(), node: 1, peers: BTreeMap::new() },
-            Start::Join(seeds) => join(&mesh, seeds, &identity, &config.url, &config.peer_advertise).await?,
+            Start::Join(seeds) => join(&mesh, seeds, introduction(&identity, &config.url, &config.peer_advertise, None)).await?,
+            Start::Replace { seeds, node } => {
+                join(&mesh, seeds, introduction(&identity, &config.url, &config.peer_advertise, Some(node.clone()))).await?
+            }
             Start::Resume => return Err(StartError("this data directory belongs to no cluster yet: bootstrap or join one".into())),
         };
         identity = Identity { cluster: place.cluster, node: place.node, peers: place.peers, ..identity };
@@ -132,6 +133,7 @@ async fn begin(config: Config, runtime: OwnRuntime) -> Result<Node, StartError> 
     mesh.set_peers(identity.peers.clone());
 
     let directory = Arc::new(Directory::default());
+    let disk = Arc::new(disk::Disk::new(identity.node, store.space_now().level));
     let catalog = open_catalog(&store, &groups, identity.node, &directory).await?;
     let inner = Arc::new(Inner {
         id: identity.node,
@@ -141,17 +143,19 @@ async fn begin(config: Config, runtime: OwnRuntime) -> Result<Node, StartError> 
         url: config.url,
         peer: config.peer_advertise,
         auto_create_streams: config.auto_create_streams,
+        clock,
         store,
         mesh,
         groups,
         catalog: Seat::new(catalog),
         directory,
+        disk,
         identity: Mutex::new(identity),
         streams: RwLock::new(HashMap::new()),
         left: Default::default(),
         room: Arc::new(Semaphore::new(limits::PENDING_BYTES_MAX)),
-        runtime: runtime.handle(),
-        own_runtime: Mutex::new(Some(runtime)),
+        runtime: tokio::runtime::Handle::current(),
+        own_runtime: Mutex::new(runtime),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
         leaving: watch::Sender::new(false),
@@ -171,8 +175,10 @@ async fn begin(config: Config, runtime: OwnRuntime) -> Result<Node, StartError> 
     inner.tasks.spawn_on(follow_nodes(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(placing::run(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(upkeep::run(inner.clone()), &inner.runtime);
+    inner.tasks.spawn_on(disk::run(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(introduce(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(tell_leaders(inner.clone()), &inner.runtime);
+    inner.tasks.spawn_on(membership::watch(inner.clone()), &inner.runtime);
     Ok(Node { inner })
 }
 
@@ -187,6 +193,16 @@ async fn open_catalog(store: &Store, groups: &Groups, node: u64, directory: &Arc
         Err(_) if is_fenced() => Ok(None),
         Err(failure) => Err(StartError(format!("the catalog cannot be opened: {}", failure.why))),
     }
+}
+
+async fn open_store(config: &Config) -> Result<Store, StartError> {
+    let (data, options) = (config.data.clone(), config.store.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&data).map_err(|error| error.to_string())?;
+        Store::open_dir(&data, options).map_err(|error| error.to_string())
+    });
+    let opened = opened.await.map_err(|error| StartError(error.to_string()))?;
+    opened.map_err(failed(&format!("the data directory {} cannot be opened", config.data.display())))
 }
 
 /// The identity that the data directory remembers, or a new one without a place; counts the start.
@@ -234,10 +250,15 @@ fn random() -> u128 {
     u128::from_le_bytes(bytes).max(1)
 }
 
-/// Asks the seeds in turn until one of them lets this node in; a refusal that will not change ends it.
-async fn join(mesh: &Mesh, seeds: &[String], identity: &Identity, url: &str, peer: &str) -> Result<Joined, StartError> {
+/// How a node that has no place yet asks for one.
+fn introduction(identity: &Identity, url: &str, peer: &str, replace: Option<NodeName>) -> Join {
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    let ask = Join { token: identity.token, name: identity.name.clone(), url: url.into(), peer: peer.into(), version }.encode();
+    Join { token: identity.token, name: identity.name.clone(), url: url.into(), peer: peer.into(), version, replace }
+}
+
+/// Asks the seeds in turn until one of them lets this node in; a refusal that will not change ends it.
+async fn join(mesh: &Mesh, seeds: &[String], ask: Join) -> Result<Joined, StartError> {
+    let ask = ask.encode();
     let mut said = String::new();
     loop {
         for seed in seeds {
@@ -286,10 +307,12 @@ async fn found(node: &Arc<Inner>) -> Result<(), StartError> {
 async fn follow_nodes(node: Arc<Inner>) {
     let mut changes = node.directory.changes();
     let mut peers = node.mesh.peers();
+    let mut disks = node.disk.changes();
     let mut reachable: Option<BTreeSet<u64>> = None;
     loop {
         changes.borrow_and_update();
         peers.borrow_and_update();
+        disks.borrow_and_update();
         let members = node.directory.members();
         if !members.is_empty() {
             remember_peers(&node, &members).await;
@@ -301,18 +324,20 @@ async fn follow_nodes(node: Arc<Inner>) {
         let picture = Arc::new(node.picture());
         node.nodes.send_if_modified(|old| {
             let essence = |nodes: &[super::NodeInfo]| -> Vec<_> {
-                nodes.iter().map(|node| (node.id, node.name.clone(), node.url.clone(), node.state, node.reachable)).collect()
+                nodes.iter().map(|node| (node.id, node.name.clone(), node.url.clone(), node.state, node.reachable, node.disk)).collect()
             };
             let changed = essence(old) != essence(&picture);
             *old = picture;
             changed
         });
-        let drained = node.directory.node(node.id).is_some_and(|me| me.state != NodeState::Active);
+        let failed = node.failed.borrow().is_some();
+        let drained = failed || node.directory.node(node.id).is_some_and(|me| me.state != NodeState::Active);
         node.leaving.send_if_modified(|leaving| !node.stop.is_cancelled() && std::mem::replace(leaving, drained) != drained);
         tokio::select! {
             _ = node.stop.cancelled() => return,
             _ = changes.changed() => (),
             _ = peers.changed() => (),
+            _ = disks.changed() => (),
         }
     }
 }
@@ -477,7 +502,10 @@ impl Inner {
         stream::iter(groups).for_each_concurrent(HAND_OVER_AT_A_TIME, |group| async move { group.close().await }).await;
         self.mesh.stop().await;
         let store = self.store.clone();
-        let closed = tokio::task::spawn_blocking(move || store.close()).await;
+        let closed = match store.is_stepped() {
+            true => Ok(store.close()),
+            false => tokio::task::spawn_blocking(move || store.close()).await,
+        };
         if let Ok(Err(error)) = closed {
             tracing::warn!(%error, "the store did not close cleanly");
         }
@@ -498,11 +526,11 @@ impl Inner {
         self.hand_over_catalog().await;
     }
 
-    async fn hand_over_catalog(&self) {
+    pub(super) async fn hand_over_catalog(&self) {
         let Some(catalog) = self.catalog.get().filter(|catalog| catalog.current().mine.is_some()) else { return };
         let alive = self.alive();
         let others = catalog.progress().into_iter().filter(|(id, progress)| *id != self.id && progress.voter && alive.contains(id));
-        if let Some((best, _)) = others.min_by_key(|(_, progress)| progress.lag.unwrap_or(u64::MAX)) {
+        if let Some((best, _)) = others.min_by_key(|(id, progress)| (self.disk.is_short(*id), progress.lag.unwrap_or(u64::MAX))) {
             let _ = catalog.transfer_leader(best, HAND_OVER).await;
         }
     }

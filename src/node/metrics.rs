@@ -23,6 +23,9 @@ pub struct Metrics {
     replicas_damaged: Gauge,
     replicas_rebuilding: Gauge,
     pending_bytes: Gauge,
+    disk_free_bytes: Gauge,
+    disk_reserve_bytes: Gauge,
+    disk_level: Gauge,
 }
 
 impl Default for Metrics {
@@ -58,6 +61,9 @@ impl Default for Metrics {
             replicas_damaged: gauge("replicas_damaged", "Replicas of this node that are damaged and cannot be rebuilt at present"),
             replicas_rebuilding: gauge("replicas_rebuilding", "Damaged replicas of this node that are being made anew from the others"),
             pending_bytes: gauge("publish_pending_bytes", "Bytes of publishes that wait for their outcome"),
+            disk_free_bytes: gauge("disk_free_bytes", "Bytes free on the disk of this node's data, without what waits to be written"),
+            disk_reserve_bytes: gauge("disk_reserve_bytes", "Free bytes below which this node takes nothing new"),
+            disk_level: gauge("disk_level", "0: enough room on the disk, 1: less than the reserve, 2: less than half of it"),
             registry: Mutex::new(registry),
         }
     }
@@ -100,6 +106,10 @@ impl Metrics {
         let (damaged, rebuilding) = node.rebuilds.counts();
         self.replicas_damaged.set(damaged as i64);
         self.replicas_rebuilding.set(rebuilding as i64);
+        let space = node.store.space_now();
+        self.disk_free_bytes.set(space.free as i64);
+        self.disk_reserve_bytes.set(space.reserve as i64);
+        self.disk_level.set(space.level as i64);
         let room = node.room.available_permits();
         self.pending_bytes.set(crate::core::limits::PENDING_BYTES_MAX.saturating_sub(room) as i64);
     }

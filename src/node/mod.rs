@@ -4,16 +4,20 @@
 //! `proposer` makes an entry of everything that waits → consensus → the `replica` folds it → the outcome goes back the way it came.
 //! A read: [`read`] takes the tail that the `replica` shares, or a bounded chunk of the log; where no replica is here, it asks one.
 //! `lifecycle` starts and stops, `placing` opens and closes replicas as the catalog says, `upkeep` does what leaders owe their streams,
-//! `rebuild` makes damaged replicas anew, `door` takes what peers ask. This room may touch `core`, `store` (to open it) and `cluster`.
+//! `rebuild` makes damaged replicas anew, `door` takes what peers ask, `disk` knows whose disk is nearly full, `verify` compares replicas.
+//! This room may touch `core`, `store` (to open it) and `cluster`.
 
 mod catalog;
+mod clock;
 mod config;
 mod directory;
+mod disk;
 mod door;
 mod error;
 mod forwarder;
 mod identity;
 mod lifecycle;
+mod membership;
 mod metrics;
 mod operate;
 mod placing;
@@ -29,17 +33,24 @@ mod stream;
 mod streams;
 mod types;
 mod upkeep;
+mod verify;
 
 #[cfg(test)]
 mod tests;
 
-pub use crate::cluster::{Timers, mesh::Secret};
+pub use crate::cluster::{
+    Timers,
+    mesh::{Accept, Dial, Listener, Network, ReadHalf, Secret, Stream as Connection, WriteHalf},
+};
 pub use crate::core::catalog::NodeState;
-pub use config::{Config, Start};
+pub use crate::store::{Level as DiskLevel, Options as StoreOptions};
+pub use clock::Clock;
+pub use config::{Config, Start, World};
 pub use error::{Error, Result};
 pub use lifecycle::StartError;
 pub use read::Reader;
 pub use types::*;
+pub use verify::{Agreement, ReplicaCheck, Reread, Verification};
 
 use crate::cluster::{Failure, Groups, mesh::Mesh};
 use crate::core::NodeName;
@@ -67,11 +78,13 @@ struct Inner {
     url: String,
     peer: String,
     auto_create_streams: bool,
+    clock: Clock,
     store: Store,
     mesh: Mesh,
     groups: Groups,
     catalog: seat::Seat,
     directory: Arc<Directory>,
+    disk: Arc<disk::Disk>,
     identity: Mutex<Identity>,
     /// By group id.
     streams: RwLock<HashMap<u64, Arc<Stream>>>,

@@ -9,7 +9,7 @@ use super::{Inner, Node};
 use crate::cluster::mesh::{Lane, PeerState};
 use crate::core::NodeName;
 use crate::core::catalog::{Command, NodeState, Outcome};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -27,7 +27,7 @@ impl Node {
             cluster: format!("{:032x}", node.cluster),
             node: node.name.clone(),
             catalog_leader: catalog_leader.map(|id| node.node_name(id)),
-            nodes: node.picture(),
+            nodes: node.counted(node.picture()),
         })
     }
 
@@ -44,14 +44,20 @@ impl Node {
     /// Takes a node out of the cluster for good: its replicas are made anew elsewhere, and its id is never used again.
     pub async fn remove(&self, name: &NodeName) -> Result<()> {
         let id = self.inner.node_id(name)?;
-        if self.inner.directory.members().len() == 1 {
+        let members: Vec<u64> = self.inner.directory.members().iter().map(|node| node.id).collect();
+        if members.len() == 1 {
             return Err(Error::Conflict(format!("{name} is the last node")));
         }
         let reachable = self.inner.alive();
-        let left: Vec<u64> = self.inner.directory.members().iter().map(|node| node.id).filter(|other| *other != id).collect();
-        let majority = self.inner.directory.members().len() / 2 + 1;
-        if left.iter().filter(|id| reachable.contains(id)).count() < majority.min(left.len()) {
+        let left: Vec<u64> = members.iter().copied().filter(|other| *other != id).collect();
+        // Now to decide it, and afterwards to go on.
+        let quorum = |nodes: &[u64]| nodes.iter().filter(|id| reachable.contains(id)).count() > nodes.len() / 2;
+        if !quorum(&members) || !quorum(&left) {
             return Err(Error::NoQuorum("too few of the other nodes can be reached to take one out".into()));
+        }
+        if reachable.contains(&id) {
+            self.inner.catch_up_catalog().await?;
+            self.inner.check_dispensable(id, name, &reachable)?;
         }
         self.inner.set_node_state(id, name, NodeState::Removed).await
     }
@@ -81,7 +87,7 @@ impl Node {
         }
     }
 
-    /// Changes whenever a node comes, goes or changes its address or reachability.
+    /// Changes whenever a node comes, goes or changes its address or reachability; what it leads and holds is not counted here.
     pub fn nodes(&self) -> watch::Receiver<Arc<Vec<NodeInfo>>> {
         self.inner.nodes.subscribe()
     }
@@ -98,6 +104,26 @@ impl Node {
 }
 
 impl Inner {
+    /// Whether every stream of a node that lives has a quorum without it. One that is dead already makes no difference.
+    fn check_dispensable(&self, id: u64, name: &NodeName, reachable: &BTreeSet<u64>) -> Result<()> {
+        let catalog = self.directory.read();
+        let stays = |other: &&u64| {
+            **other != id && reachable.contains(*other) && catalog.nodes.get(*other).is_some_and(|node| node.state != NodeState::Removed)
+        };
+        let needs = |placement: &[u64]| placement.contains(&id) && placement.iter().filter(stays).count() <= placement.len() / 2;
+        let mut needing = catalog.streams.values().filter(|stream| needs(&stream.placement));
+        match (needing.next(), needing.count()) {
+            (None, _) => Ok(()),
+            (Some(stream), more) => {
+                let others = if more > 0 { format!(" and {more} more streams") } else { String::new() };
+                Err(Error::Conflict(format!(
+                    "{}{others} would have no quorum without {name}: drain it first, or wait for their replicas",
+                    stream.name
+                )))
+            }
+        }
+    }
+
     async fn set_node_state(&self, id: u64, name: &NodeName, state: NodeState) -> Result<()> {
         match self.change_catalog(&Command::SetNodeState { id, state }).await? {
             Outcome::Rejected(reject) => Err(rejected(reject, name.as_str())),
@@ -136,12 +162,21 @@ impl Inner {
         self.health.lock().expect("nobody panics while holding it").append(&mut answers);
     }
 
-    /// Every node that was not removed.
+    /// The same with what each node leads and holds: a look at all streams.
+    fn counted(&self, mut nodes: Vec<NodeInfo>) -> Vec<NodeInfo> {
+        let (led, held) = self.counts();
+        for node in &mut nodes {
+            node.streams_led = led.get(&node.id).copied().unwrap_or(0);
+            node.streams_held = held.get(&node.id).copied().unwrap_or(0);
+        }
+        nodes
+    }
+
+    /// Every node that was not removed; what it leads and holds is not counted.
     pub fn picture(&self) -> Vec<NodeInfo> {
         let alive = self.alive();
         let health = self.health.lock().expect("nobody panics while holding it").clone();
         let health = |id: u64| if id == self.id { self.rebuilds.counts() } else { health.get(&id).copied().unwrap_or_default() };
-        let (led, held) = self.counts();
         let versions = self.mesh.peers().borrow().clone();
         let members = self.directory.members().into_iter();
         let info = members.map(|node| NodeInfo {
@@ -150,8 +185,9 @@ impl Inner {
                 Some(PeerState::Connected { version, .. }) => version.to_string(),
                 _ => node.version,
             },
-            streams_led: led.get(&node.id).copied().unwrap_or(0),
-            streams_held: held.get(&node.id).copied().unwrap_or(0),
+            streams_led: 0,
+            streams_held: 0,
+            disk: self.disk.level(node.id),
             replicas_damaged: health(node.id).0,
             replicas_rebuilding: health(node.id).1,
             id: node.id,

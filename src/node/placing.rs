@@ -76,7 +76,8 @@ pub async fn open(node: &Arc<Inner>, record: StreamRecord) {
         Err(_) if node.fence_of(record.group).is_some() => return,
         Err(failure) => return node.fail(failure),
     };
-    let proposer = Proposer::start(&node.runtime, &stream, group.clone(), replica.state());
+    let (clock, disk) = (node.clock.clone(), node.disk.clone());
+    let proposer = Proposer::start(&node.runtime, &stream, group.clone(), replica.state(), clock, disk);
     stream.set_local(Some(Local { group: group.clone(), replica, proposer }));
     // A replica that was begun anew here gets its log from the others, and never begins the group a second time.
     if record.initial.contains(&node.id) && !node.store.fences().borrow().anew.contains(&record.group) {

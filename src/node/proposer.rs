@@ -2,6 +2,8 @@
 //!
 //! No timer delays anything: what arrives while the last entries are on their way to disk is the next batch.
 
+use super::clock::Clock;
+use super::disk::Disk;
 use super::remote::{self, Forward};
 use super::stream::Stream;
 use crate::cluster::{Group, LeaderId, Leadership, NotProposed, Response, mesh::Reply};
@@ -12,7 +14,6 @@ use bytes::Bytes;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::SystemTime;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Entries of one stream that are on their way at a time: one being committed, one being appended, and room for a pipeline.
@@ -27,6 +28,8 @@ pub enum Failure {
     NotLeader(Option<u64>),
     /// Provably not in any log.
     NotAccepted,
+    /// Provably not in any log: too few of the stream's replicas have room on their disks.
+    DiskFull,
     /// It may be, or become, committed.
     Unknown,
 }
@@ -51,6 +54,7 @@ impl Sink {
                     reply.refuse(remote::refusal::NOT_LEADER, &hint);
                 }
                 Failure::NotAccepted => reply.refuse(remote::refusal::NOT_ACCEPTED, "not accepted"),
+                Failure::DiskFull => reply.refuse(remote::refusal::DISK_FULL, "the replicas' disks are nearly full"),
                 Failure::Unknown => reply.refuse(remote::refusal::UNKNOWN, "the leader changed"),
             },
         }
@@ -127,10 +131,21 @@ impl Proposer {
         stream: &Arc<Stream>,
         group: Group,
         state: watch::Receiver<crate::core::machine::State>,
+        clock: Clock,
+        disk: Arc<Disk>,
     ) -> Proposer {
         let (calls, waiting) = mpsc::channel(CALLS_WAITING);
         let gates = Arc::new(Gates::default());
-        let task = Task { stream: Arc::downgrade(stream), leadership: group.leadership(), group, waiting, gates: gates.clone(), state };
+        let task = Task {
+            stream: Arc::downgrade(stream),
+            leadership: group.leadership(),
+            group,
+            waiting,
+            gates: gates.clone(),
+            state,
+            clock,
+            disk,
+        };
         runtime.spawn(task.run());
         Proposer { calls, gates }
     }
@@ -155,6 +170,8 @@ struct Task {
     waiting: mpsc::Receiver<Call>,
     gates: Arc<Gates>,
     state: watch::Receiver<crate::core::machine::State>,
+    clock: Clock,
+    disk: Arc<Disk>,
 }
 
 type Proposed = BoxFuture<'static, (Vec<Call>, Result<Response, NotProposed>)>;
@@ -271,7 +288,11 @@ impl Task {
         if calls.is_empty() {
             return Box::pin(async { (Vec::new(), Ok(Response::Stream(Vec::new()))) });
         }
-        *time = now().max(*time);
+        if let Some(failure) = self.stream.upgrade().and_then(|stream| self.disk.refusal(|| stream.placement())) {
+            calls.drain(..).for_each(|call| self.refuse(call, failure));
+            return Box::pin(async { (Vec::new(), Ok(Response::Stream(Vec::new()))) });
+        }
+        *time = self.clock.now().max(*time);
         let requests = calls.iter().flat_map(|call| call.forward.requests.iter().cloned()).collect();
         let Some(stream) = self.stream.upgrade() else { return Box::pin(async { (calls, Err(NotProposed::Refused)) }) };
         let settings = stream.settings();
@@ -314,12 +335,6 @@ impl Task {
         self.gates.refuse(call.origin, &call.forward);
         call.sink.send(Err(failure));
     }
-}
-
-/// This node's clock.
-pub fn now() -> Time {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    Time(since.map_or(0, |since| since.as_micros() as i64))
 }
 
 #[cfg(test)]

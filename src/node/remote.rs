@@ -24,6 +24,11 @@ pub mod method {
     pub const REPLICA: u16 = 131;
     /// How many replicas are not whole.
     pub const HEALTH: u16 = 132;
+    pub const DISK: u16 = 120;
+    pub const COMPARE: u16 = 121;
+    pub const REREAD: u16 = 122;
+    /// Whether the asking node is a member still; one that was removed is refused as it always is.
+    pub const MEMBERSHIP: u16 = 123;
 }
 
 /// Refusal codes of this room on the mesh.
@@ -36,6 +41,10 @@ pub mod refusal {
     pub const UNKNOWN: u16 = 102;
     /// An answer that trying again will not change; the message says why.
     pub const REJECTED: u16 = 103;
+    /// The asking node was removed from the cluster, for ever.
+    pub const REMOVED: u16 = 120;
+    /// Not accepted: too few of the stream's replicas have room on their disks.
+    pub const DISK_FULL: u16 = 104;
 }
 
 const VERSION: u8 = 1;

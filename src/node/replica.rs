@@ -111,4 +111,8 @@ impl Fold for Replica {
     fn forget_through(&self, index: u64) {
         self.machine().forget_through(index);
     }
+
+    fn seq(&self) -> u64 {
+        self.current().last_seq
+    }
 }

@@ -2,7 +2,6 @@
 
 use super::catalog::rejected;
 use super::error::{Error, Result};
-use super::proposer::now;
 use super::remote::{self, get_state, method, put_state};
 use super::stream::{Local, Stream};
 use super::types::{Put, ReplicaInfo, ReplicaState, StreamInfo, StreamSummary};
@@ -114,7 +113,7 @@ impl Inner {
         }
         let settings = patch.apply(Settings::with_replicas(self.default_replicas()))?;
         let placement = self.place(settings.replicas).ok_or_else(|| self.too_few_nodes(settings.replicas))?;
-        let create = Command::CreateStream { name: name.clone(), settings, placement, time: now() };
+        let create = Command::CreateStream { name: name.clone(), settings, placement, time: self.clock.now() };
         match self.change_catalog(&create).await? {
             Outcome::StreamCreated { .. } => Ok(Put::Created),
             Outcome::StreamExists { .. } => {
@@ -126,10 +125,11 @@ impl Inner {
         }
     }
 
-    /// The nodes for a new stream: reachable ones where there are enough, else with a minority that is down for the moment.
+    /// The nodes for a new stream: reachable ones where there are enough, with room on their disks if possible, else with a minority that is down for the moment.
     fn place(&self, replicas: u8) -> Option<Vec<u64>> {
         let (catalog, alive) = (self.directory.read(), self.alive());
-        if let Some(placement) = placement::place(&catalog, &alive, replicas) {
+        let roomy: BTreeSet<u64> = alive.iter().copied().filter(|id| !self.disk.is_short(*id)).collect();
+        if let Some(placement) = [&roomy, &alive].into_iter().find_map(|nodes| placement::place(&catalog, nodes, replicas)) {
             return Some(placement);
         }
         let everybody: BTreeSet<u64> = catalog.nodes.keys().copied().collect();
@@ -327,7 +327,9 @@ impl Inner {
         let alive = self.alive();
         let progress = local.group.progress();
         let candidates = progress.iter().filter(|(id, progress)| **id != self.id && progress.voter && alive.contains(*id));
-        let best = candidates.filter(|(id, _)| to.is_none_or(|to| to == **id)).min_by_key(|(_, progress)| progress.lag.unwrap_or(u64::MAX));
+        let best = candidates
+            .filter(|(id, _)| to.is_none_or(|to| to == **id))
+            .min_by_key(|(id, progress)| (self.disk.is_short(**id), progress.lag.unwrap_or(u64::MAX)));
         let Some((best, _)) = best else {
             return Err(Error::Conflict("no other replica is reachable and can vote".into()));
         };

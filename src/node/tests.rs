@@ -1,10 +1,14 @@
 //! Nodes in one process, over loopback: the verbs as the rooms above use them.
 
+mod disk;
 mod rebuild;
+mod replace;
+mod verify;
 
 use super::*;
 use crate::core::{Discard, NewEvent, SettingsPatch, StreamName, SubjectFilter, Text};
 use bytes::Bytes;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -16,28 +20,44 @@ struct Cluster {
     nodes: Vec<Node>,
     folders: Vec<TempDir>,
     addresses: Vec<String>,
+    /// What each node's disk says is free.
+    free: Vec<Arc<AtomicU64>>,
 }
 
-async fn start_node(folder: &TempDir, listener: TcpListener, number: usize, start: Start) -> Node {
+/// Enough for anything.
+const MUCH: u64 = 1 << 39;
+
+async fn start_node(folder: &TempDir, listener: TcpListener, number: usize, start: Start, free: &Arc<AtomicU64>) -> Node {
+    try_start_node(folder, listener, number, start, free).await.unwrap()
+}
+
+async fn try_start_node(
+    folder: &TempDir,
+    listener: TcpListener,
+    number: usize,
+    start: Start,
+    free: &Arc<AtomicU64>,
+) -> std::result::Result<Node, StartError> {
     let address = listener.local_addr().unwrap().to_string();
     let config = Config {
         data: folder.path().into(),
         name: Some(NodeName::new(&format!("n{number}")).unwrap()),
         url: format!("http://127.0.0.1:{}", 4700 + number),
-        peer_listener: listener,
+        peer_listener: listener.into(),
         peer_advertise: address,
         secret: Secret::new("a secret of the tests"),
         start,
         auto_create_streams: true,
         timers: Timers::default(),
-        store: crate::store::Options::default(),
+        store: StoreOptions { free_bytes: Some(free.clone()), ..StoreOptions::default() },
+        world: World::default(),
     };
-    Node::start(config).await.unwrap()
+    Node::start(config).await
 }
 
 impl Cluster {
     async fn start(count: usize) -> Cluster {
-        let mut cluster = Cluster { nodes: Vec::new(), folders: Vec::new(), addresses: Vec::new() };
+        let mut cluster = Cluster { nodes: Vec::new(), folders: Vec::new(), addresses: Vec::new(), free: Vec::new() };
         for _ in 0..count {
             cluster.grow().await;
         }
@@ -53,7 +73,9 @@ impl Cluster {
             Some(first) => Start::Join(vec![first.clone()]),
         };
         let folder = TempDir::new().unwrap();
-        self.nodes.push(start_node(&folder, listener, self.nodes.len() + 1, start).await);
+        let free = Arc::new(AtomicU64::new(MUCH));
+        self.nodes.push(start_node(&folder, listener, self.nodes.len() + 1, start, &free).await);
+        self.free.push(free);
         self.folders.push(folder);
         self.addresses.push(address);
     }
@@ -73,7 +95,7 @@ impl Cluster {
 
     async fn restart(&mut self, at: usize) {
         let listener = TcpListener::bind(&self.addresses[at]).await.unwrap();
-        self.nodes[at] = start_node(&self.folders[at], listener, at + 1, Start::Resume).await;
+        self.nodes[at] = start_node(&self.folders[at], listener, at + 1, Start::Resume, &self.free[at]).await;
     }
 
     async fn stop(self) {

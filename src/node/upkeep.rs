@@ -1,7 +1,6 @@
 //! What leaders owe: retention, members as the catalog places them, leaderships where they belong, and an even spread.
 
-use super::proposer::now;
-use super::stream::Stream;
+use super::stream::{Local, Stream};
 use super::{Inner, purge};
 use crate::cluster::Group;
 use crate::cluster::mesh::PeerState;
@@ -51,6 +50,7 @@ pub async fn run(node: Arc<Inner>) {
         let streams: Vec<Arc<Stream>> = node.streams.read().expect("nobody panics while holding it").values().cloned().collect();
         for stream in &streams {
             retain(&node, stream, &busy);
+            make_way(&node, stream, &busy);
         }
         if tick % MEMBERS_EVERY == 0 && !node.stop.is_cancelled() {
             for stream in &streams {
@@ -75,16 +75,17 @@ fn retain(node: &Arc<Inner>, stream: &Arc<Stream>, busy: &Busy) {
     let too_much = over(settings.max_events, state.last_seq + 1 - state.first_seq) || over(settings.max_bytes, state.bytes);
     let may_be_old = settings.max_age_ms.is_some() && state.last_seq >= state.first_seq;
     let trims = (too_much && settings.discard == crate::core::Discard::Old || may_be_old) && leads(&local.group);
-    if let Some(index) = local.replica.machine().needless_through() {
+    if let Some(index) = needless_through(&local) {
         local.group.folded().allow_purge(index);
+        make_purgeable(node, &local, index);
     }
     let purges = local.group.folded().purgeable().is_some();
     if (!trims && !purges) || !busy.begin(stream.group) {
         return;
     }
-    let (busy, group) = (busy.clone(), stream.group);
+    let (busy, group, clock) = (busy.clone(), stream.group, node.clock.clone());
     let task = async move {
-        if trims && let Err(error) = purge::retain(&local, &settings, now()).await {
+        if trims && let Err(error) = purge::retain(&local, &settings, clock.now()).await {
             tracing::debug!(group, %error, "retention has to wait");
         }
         if purges && let Err(error) = local.group.purge().await {
@@ -93,6 +94,43 @@ fn retain(node: &Arc<Inner>, stream: &Arc<Stream>, busy: &Busy) {
         busy.end(group);
     };
     node.tasks.spawn_on(task, &node.runtime);
+}
+
+/// The last entry that no reader needs any more. All that is applied, where no event is left.
+fn needless_through(local: &Local) -> Option<u64> {
+    let applied = local.group.folded().applied_log_id().map(|id| id.index());
+    let state = local.replica.current();
+    if state.first_seq > state.last_seq { applied } else { local.replica.machine().needless_through() }
+}
+
+/// On a disk that is short of room: the log is purged up to a checkpoint, and the next regular one may be far.
+fn make_purgeable(node: &Inner, local: &Local, needless: u64) {
+    let folded = local.group.folded();
+    let here = folded.applied_log_id().is_some_and(|applied| applied.index() <= needless);
+    if here
+        && node.disk.is_short(node.id)
+        && let Err(error) = folded.save_checkpoint_here()
+    {
+        tracing::warn!(group = local.group.id(), %error, "no checkpoint could be written");
+    }
+}
+
+/// At a leader whose disk is short of room: a replica that has room leads on.
+fn make_way(node: &Arc<Inner>, stream: &Arc<Stream>, busy: &Busy) {
+    let Some(local) = stream.local().filter(|local| node.disk.is_short(node.id) && leads(&local.group)) else { return };
+    let alive = node.alive();
+    let progress = local.group.progress();
+    let fit = progress.iter().filter(|(id, progress)| {
+        **id != node.id
+            && progress.voter
+            && alive.contains(*id)
+            && !node.disk.is_short(**id)
+            && progress.lag.is_some_and(|lag| lag <= LAG_MAX)
+    });
+    if let Some((best, _)) = fit.min_by_key(|(_, progress)| progress.lag) {
+        let best = *best;
+        hand_over(node, local, best, stream, busy);
+    }
 }
 
 /// At the leader: the members that the catalog wants, and then the leader that it prefers.
@@ -109,16 +147,23 @@ fn members(node: &Arc<Inner>, stream: &Arc<Stream>, busy: &Busy) {
     let Some(preferred) = placement.first().copied().filter(|preferred| *preferred != node.id) else { return };
     let progress = local.group.progress();
     let ready = progress.get(&preferred).is_some_and(|progress| progress.voter && progress.lag.is_some_and(|lag| lag <= LAG_MAX));
-    if ready && is_settled(node, preferred) && busy.begin(stream.group) {
-        let (node_too, busy, group, name) = (node.clone(), busy.clone(), stream.group, stream.name.clone());
-        let task = async move {
-            if let Err(error) = node_too.hand_over(&local, Some(preferred)).await {
-                tracing::debug!(stream = %name, %error, "the preferred leader could not take over");
-            }
-            busy.end(group);
-        };
-        node.tasks.spawn_on(task, &node.runtime);
+    if ready && is_settled(node, preferred) && !node.disk.is_short(preferred) {
+        hand_over(node, local, preferred, stream, busy);
     }
+}
+
+fn hand_over(node: &Arc<Inner>, local: Local, to: u64, stream: &Stream, busy: &Busy) {
+    if !busy.begin(stream.group) {
+        return;
+    }
+    let (node_too, busy, group, name) = (node.clone(), busy.clone(), stream.group, stream.name.clone());
+    let task = async move {
+        if let Err(error) = node_too.hand_over(&local, Some(to)).await {
+            tracing::debug!(stream = %name, %error, "the leader to be could not take over");
+        }
+        busy.end(group);
+    };
+    node.tasks.spawn_on(task, &node.runtime);
 }
 
 fn change_members(node: &Arc<Inner>, group: &Group, wanted: BTreeSet<u64>, busy: &Busy) {

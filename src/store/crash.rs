@@ -1,4 +1,4 @@
-//! A disk that can lose power, for tests: what was written and not synced may or may not be there afterwards, in any mixture.
+//! A disk in memory that can lose power, for tests and the simulation: what was written and not synced may or may not be there afterwards, in any mixture.
 //!
 //! The model: bytes and lengths of a file are certain after its `sync_data`, names after `sync_dir`. At a crash a random subset of
 //! the unsynced writes of each file arrives, some torn at 512-byte sectors, changes of length are dropped or not, and of the
@@ -17,7 +17,7 @@ const SECTOR: usize = 512;
 pub struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,7 +26,7 @@ impl Random {
     }
 
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.draw() % bound
     }
 
     pub fn chance(&mut self, percent: u64) -> bool {
@@ -153,7 +153,7 @@ impl State {
 
 impl Disk {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.0.lock().expect("nobody panics while holding it")
     }
 
     /// Has an operation fail, `after` as many changes and syncs from now.

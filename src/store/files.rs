@@ -1,6 +1,6 @@
 //! The files below the store, behind a trait: the seam where tests inject faults and crashes.
 
-use super::Error;
+use super::{Error, Room};
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -21,6 +21,10 @@ pub trait Files: Send + Sync + 'static {
     fn rename(&self, from: &str, to: &str) -> Result<(), Error>;
     fn remove(&self, name: &str) -> Result<(), Error>;
     fn sync_dir(&self) -> Result<(), Error>;
+    /// The room of the file system; none where there is no such thing.
+    fn room(&self) -> Result<Option<Room>, Error> {
+        Ok(None)
+    }
     /// The store is closed: somebody else may have the directory. Nothing is asked of these files afterwards.
     fn release(&self) {}
 }
@@ -94,6 +98,11 @@ impl Files for Directory {
 
     fn sync_dir(&self) -> Result<(), Error> {
         sync(&self.path)
+    }
+
+    fn room(&self) -> Result<Option<Room>, Error> {
+        let stat = rustix::fs::statvfs(&self.path).map_err(|why| Error::io("asking for the free space")(why.into()))?;
+        Ok(Some(Room { free: stat.f_bavail.saturating_mul(stat.f_frsize), total: stat.f_blocks.saturating_mul(stat.f_frsize) }))
     }
 
     fn release(&self) {

@@ -25,6 +25,11 @@ impl Group {
         self.cell.id
     }
 
+    /// Bytes of a segment, as they fit the disk.
+    pub fn segment_bytes(&self) -> u64 {
+        self.shared.options.segment_bytes
+    }
+
     pub fn log_state(&self) -> LogState {
         self.cell.state().log_state()
     }

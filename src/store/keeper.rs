@@ -4,6 +4,7 @@ use super::Error;
 use super::scrub::Scrub;
 use super::segments::Segment;
 use super::shared::Shared;
+use super::space::LOOK_EVERY;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,13 +21,13 @@ pub(super) enum Job {
     Remove(Arc<Segment>),
 }
 
-/// Does jobs until the writer is gone; in between it scrubs, slice by slice.
+/// Does jobs until the writer is gone; in between it keeps an eye on the disk's room, and scrubs, slice by slice.
 pub(super) fn run(shared: &Arc<Shared>, jobs: &Receiver<Job>) {
     let mut scrub = Scrub::new(shared);
     let (mut synced, mut next_slice) = (Instant::now(), Instant::now() + scrub.pause());
     loop {
         let now = Instant::now();
-        match jobs.recv_timeout(next_slice.saturating_duration_since(now).min(WITNESS_SYNC)) {
+        match jobs.recv_timeout(next_slice.saturating_duration_since(now).min(LOOK_EVERY)) {
             Ok(job) => work(shared, job),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
@@ -43,6 +44,7 @@ pub(super) fn run(shared: &Arc<Shared>, jobs: &Receiver<Job>) {
             });
             next_slice = Instant::now() + wait;
         }
+        shared.look_at_space();
     }
 }
 

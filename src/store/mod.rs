@@ -55,6 +55,7 @@
 
 mod cell;
 mod commit;
+pub mod crash;
 mod error;
 mod fence;
 mod file;
@@ -73,14 +74,14 @@ mod recover_meta;
 mod scrub;
 mod segments;
 mod shared;
+mod space;
 mod stats;
+mod stepped;
 mod tables;
 mod types;
 mod witness;
 mod writer;
 
-#[cfg(test)]
-mod crash;
 #[cfg(test)]
 mod tests;
 
@@ -90,7 +91,9 @@ pub use files::{Directory, Files};
 pub use format::FORMAT_VERSION;
 pub use group::Group;
 pub use scrub::Verified;
+pub use space::{Level, Room, Space};
 pub use stats::{COMMIT_BUCKETS, Stats};
+pub use stepped::Stepper;
 pub use tables::ROW_HEADER_BYTES;
 pub use types::{Done, Durable, Entry, LogId, LogState, Options};
 
@@ -133,13 +136,23 @@ impl Store {
 
     /// Opens a real directory; [`Error::InUse`] if another process has it.
     pub fn open_dir(path: &Path, options: Options) -> Result<Store, Error> {
-        Store::open(Arc::new(Directory::open(path)?), options)
+        let files: Arc<dyn Files> = Arc::new(Directory::open(path)?);
+        #[cfg(test)]
+        let files = match options.free_bytes.clone() {
+            Some(free) => Arc::new(space::Rationed { files, free }),
+            None => files,
+        };
+        Store::open(files, options)
     }
 
     /// A store whose writer and keeper somebody else runs.
-    fn open_parts(files: Arc<dyn Files>, options: Options) -> Result<(Store, Writer, Receiver<Job>), Error> {
+    fn open_parts(files: Arc<dyn Files>, mut options: Options) -> Result<(Store, Writer, Receiver<Job>), Error> {
+        if let Some(room) = files.room()? {
+            options.fit(room.total);
+        }
         let recovered = recover::open(files, options)?;
         let shared = Arc::new(recovered.shared);
+        shared.look_at_space();
         let (tell, jobs) = sync_channel(KEEPER_JOBS_MAX);
         let writer = Writer::new(shared.clone(), recovered.active, tell);
         for cell in recovered.dropped {
@@ -201,6 +214,16 @@ impl Store {
         self.0.shared.failed.subscribe()
     }
 
+    /// The room on the disk; notifies when its level changes.
+    pub fn space(&self) -> watch::Receiver<Space> {
+        self.0.shared.space.now.subscribe()
+    }
+
+    /// The room on the disk as it was last seen.
+    pub fn space_now(&self) -> Space {
+        *self.0.shared.space.now.borrow()
+    }
+
     pub fn stats(&self) -> Stats {
         let shared = &self.0.shared;
         let (ops, bytes) = shared.queue.len();
@@ -231,6 +254,9 @@ impl Store {
 impl Inner {
     fn close(&self) -> Result<(), Error> {
         self.shared.queue.close();
+        if self.shared.stepped.load(Relaxed) {
+            return Ok(());
+        }
         let threads: Vec<_> = self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
         let running = !threads.is_empty();
         for thread in threads {

@@ -114,7 +114,6 @@ impl Queue {
     }
 
     /// Takes what waits, bounded; empty if nothing does.
-    #[cfg(test)]
     pub fn take(&self) -> Vec<Op> {
         take(&mut self.waiting())
     }

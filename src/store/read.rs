@@ -7,6 +7,7 @@ use super::{Entry, Error, Group, LogId};
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// How often a read begins anew because the log changed under it. Each time is a truncation, purge or deletion of this one group.
 const ATTEMPTS_MAX: usize = 100;
@@ -72,8 +73,11 @@ impl Group {
         Err(Error::Io { what: format!("reading group {}", self.cell.id), why })
     }
 
-    /// Whether a read from `index` on is served without the disk.
+    /// Whether a read from `index` on is served without waiting for a disk.
     pub fn in_memory(&self, index: u64) -> bool {
+        if self.shared.stepped.load(Relaxed) {
+            return true;
+        }
         let state = self.cell.state();
         index >= state.tail_start() || state.entries().is_none_or(|(first, _)| index < first)
     }

@@ -4,10 +4,11 @@ use super::cell::{Cell, State};
 use super::file::DbFile;
 use super::queue::{Kind, Op, Queue};
 use super::segments::Segments;
+use super::space::Gauge;
 use super::{Done, Error, Fences, Options};
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::watch;
 
@@ -21,6 +22,9 @@ pub(super) struct Shared {
     pub identity: Mutex<Option<Bytes>>,
     pub failed: watch::Sender<Option<Error>>,
     pub fences: watch::Sender<Arc<Fences>>,
+    /// There are no threads: whoever opened the store does its work, and may read in place.
+    pub stepped: AtomicBool,
+    pub space: Gauge,
     cells: Mutex<HashMap<u64, Arc<Cell>>>,
     fault: OnceLock<Error>,
 }
@@ -36,6 +40,8 @@ impl Shared {
             identity: Mutex::new(None),
             failed: watch::Sender::new(None),
             fences: watch::Sender::new(Arc::default()),
+            stepped: AtomicBool::new(false),
+            space: Gauge::default(),
             cells: Mutex::default(),
             fault: OnceLock::new(),
         }

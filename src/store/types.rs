@@ -60,12 +60,22 @@ pub struct Options {
     pub scrub_bytes_per_second: u64,
     /// How long the scrub rests between two passes, and before the first.
     pub scrub_pause: Duration,
+    /// With less room than this on the disk nothing new is taken; by default what fits the disk.
+    pub disk_reserve_bytes: Option<u64>,
+    /// What a test says is free.
+    #[cfg(test)]
+    pub free_bytes: Option<std::sync::Arc<std::sync::atomic::AtomicU64>>,
 }
 
 /// redb's smallest file is a little over 1 MiB, and it grows by doubling; a length below this does not say how full a file is.
-const FILE_BYTES_MIN: u64 = 4 << 20;
+pub(super) const FILE_BYTES_MIN: u64 = 4 << 20;
 
 impl Options {
+    /// On a small disk segments are smaller: only whole ones give room back.
+    pub(super) fn fit(&mut self, disk_bytes: u64) {
+        self.segment_bytes = self.segment_bytes.min((disk_bytes / 32).max(FILE_BYTES_MIN));
+    }
+
     /// The length of a segment's file at which it is full.
     pub(super) fn segment_file_bytes(&self) -> u64 {
         self.segment_bytes.max(FILE_BYTES_MIN)
@@ -83,6 +93,9 @@ impl Default for Options {
             open_segments: OPEN_SEGMENTS,
             scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND,
             scrub_pause: SCRUB_PAUSE,
+            disk_reserve_bytes: None,
+            #[cfg(test)]
+            free_bytes: None,
         }
     }
 }

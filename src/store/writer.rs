@@ -3,7 +3,6 @@
 //! Always true: an operation is answered `Ok` after the commit that holds it returned `Ok`, and so did every commit before it;
 //! after the first error nothing is committed any more and everything is answered with that error.
 
-use super::Error;
 use super::cell::Cell;
 use super::keeper::Job;
 use super::manifest::Manifest;
@@ -13,6 +12,8 @@ use super::queue::{Kind, Op, Target, phases};
 use super::segments::{Segment, cuts_of};
 use super::shared::Shared;
 use super::tables::IDENTITY;
+use super::types::FILE_BYTES_MIN;
+use super::{Error, Level};
 use crate::core::limits::AGED_COMMITS_MAX;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,6 +45,7 @@ impl Writer {
 
     /// Commits one batch and answers it.
     pub fn step(&mut self, batch: Vec<Op>) {
+        let makes_room = batch.iter().any(|op| matches!(op.kind, Kind::Purge(_) | Kind::DropRows));
         for (at, mut ops) in phases(batch).into_iter().enumerate() {
             let result = self.guarded(|writer| match at % 2 {
                 0 => writer.commit_meta(&ops),
@@ -54,6 +56,9 @@ impl Writer {
                     done(result.clone());
                 }
             }
+        }
+        if makes_room {
+            let _ = self.guarded(Writer::roll_to_make_room);
         }
         let _ = self.guarded(Writer::collect);
     }
@@ -95,6 +100,16 @@ impl Writer {
         if self.active_bytes <= options.segment_bytes && self.active.file.len.load(Relaxed) <= options.segment_file_bytes() {
             return Ok(());
         }
+        self.roll()
+    }
+
+    /// On a disk that is short of room: what was deleted in the active segment gives room back only once that is sealed.
+    fn roll_to_make_room(&mut self) -> Result<(), Error> {
+        let short = self.shared.space.now.borrow().level != Level::Enough;
+        if short && self.active.file.len.load(Relaxed) > FILE_BYTES_MIN { self.roll() } else { Ok(()) }
+    }
+
+    fn roll(&mut self) -> Result<(), Error> {
         let next = self.shared.segments.create(self.active.number + 1)?;
         let manifest = self.manifest()?;
         self.shared.meta.write(|txn, digest| {

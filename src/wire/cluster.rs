@@ -46,6 +46,19 @@ pub struct Node {
     #[serde(default)]
     #[schema(minimum = 0, examples(0))]
     pub replicas_rebuilding: u64,
+    /// How much room its disk has, as the answering node last heard.
+    #[serde(default)]
+    pub disk: Disk,
+}
+
+/// `short`: less than the reserve is free, so it leads nothing and takes no publishes itself. `full`: it takes no new entries at all.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Disk {
+    #[default]
+    Ok,
+    Short,
+    Full,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ToSchema)]

@@ -13,8 +13,9 @@ pub mod socket;
 pub mod start;
 pub mod stream;
 pub mod time;
+pub mod verify;
 
-pub use cluster::{Cluster, Node, NodeState};
+pub use cluster::{Cluster, Disk, Node, NodeState};
 pub use event::{Event, encode_event, is_json_type};
 pub use page::{Gap, Page, encode_gap_line, encode_page};
 pub use problem::{Code, Problem};
@@ -24,3 +25,4 @@ pub use stream::{
     Leader, LeaderRequest, Purge, Purged, Replica, ReplicaState, Stream, StreamList, StreamSettings, StreamSettingsPatch, StreamSummary,
 };
 pub use time::{Span, Timestamp};
+pub use verify::{Agreement, ReplicaCheck, Reread, Verification, VerifyRequest};

@@ -188,6 +188,8 @@ catalogue! {
         "A majority did not answer in time. The request was not accepted: it is safe to repeat it.";
     OutcomeUnknown "outcome-unknown" 504 "The outcome is not known" 500
         "The request was on its way when the time was up: it may have been accepted, or may still be. Repeat a publish with the same Event-Id, so that it is stored once.";
+    DiskFull "disk-full" 507 "The replicas' disks are nearly full" 5000
+        "Too few of the stream's replicas have room left to take more events safely. The request was not accepted: it is safe to repeat it, here or on another node. Purge events, shorten the retention, or give the nodes larger disks; GET /v1/cluster shows whose disk it is.";
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod bad;
 mod door;
+mod nodes;
 mod publish;
 mod read;
 mod socket;

@@ -25,10 +25,10 @@ step_web() {
 
 step_build() { "$CARGO" build --locked --release --bin evermesh; }
 
-# Every curl line of the README's first minute, as it stands there, against this cluster's ports.
+# Every curl and evermesh line of the README and of docs/, as it stands there, against this cluster's ports.
 step_readme() {
     start_cluster readme || return
-    tests/smoke/readme.sh "${NODES[@]}"
+    tests/smoke/readme.sh "$EVERMESH" "${NODES[@]}"
 }
 
 # A cluster of its own: schemathesis creates, purges and deletes what it likes. The two calls that take a node away for good are
@@ -60,6 +60,18 @@ step_restart() {
     local data rc=0
     data=$(mktemp -d) || return
     { start_cluster restart --data "$data" && restart_all "$data"; } || rc=$?
+    stop_cluster
+    rm -rf "$data"
+    return "$rc"
+}
+
+# The failover test that is part of the product: leaders moved and ended under load. Its exit code says whether anything was lost,
+# doubled, out of order or failed.
+step_drill() {
+    local data rc=0
+    data=$(mktemp -d) || return
+    { start_cluster drill --data "$data" &&
+        "$EVERMESH" drill --server "$(IFS=,; echo "${NODES[*]}")" --data "$data" --kill leader --yes --rounds 3; } || rc=$?
     stop_cluster
     rm -rf "$data"
     return "$rc"

@@ -3,13 +3,13 @@
 use evermesh::{
     api,
     core::NodeName,
-    node::{Config, Node, Readiness, Secret, Start, Timers},
+    node::{Config, Node, Readiness, Secret, Start, Timers, World},
     store,
 };
 use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
 use serde_json::Value;
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock, mpsc},
     time::Duration,
 };
@@ -31,7 +31,7 @@ pub fn cluster() -> &'static Cluster {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
-                let nodes = start().await;
+                let nodes = start(&folder(), 3).await;
                 send.send(nodes).unwrap();
                 std::future::pending::<()>().await;
             });
@@ -48,11 +48,45 @@ fn folder() -> PathBuf {
     all
 }
 
-async fn start() -> Vec<(String, Node)> {
-    let folder = folder();
+/// A cluster that one test has to itself, to take apart. Its API servers live as long as the test.
+pub async fn cluster_of_its_own(count: usize) -> (Cluster, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let (urls, nodes) = start(folder.path(), count).await.into_iter().unzip();
+    (Cluster { urls, nodes }, folder)
+}
+
+impl Cluster {
+    /// A request to one of these nodes.
+    pub fn request(&self, node: usize, method: Method, path: &str) -> RequestBuilder {
+        client().request(method, format!("{}{path}", self.urls[node]))
+    }
+
+    /// What one node says of the cluster, once it says that.
+    pub async fn until(&self, node: usize, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        soon(what, async {
+            loop {
+                let answer = self.request(node, Method::GET, "/v1/cluster").send().await.unwrap();
+                let cluster: Value = answer.json().await.unwrap();
+                if condition(&cluster) {
+                    return cluster;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+    }
+
+    pub async fn stop(self) {
+        for node in &self.nodes {
+            node.stop().await;
+        }
+    }
+}
+
+async fn start(folder: &Path, count: usize) -> Vec<(String, Node)> {
     let mut nodes: Vec<(String, Node)> = Vec::new();
     let mut first_peer = None;
-    for number in 1..=3 {
+    for number in 1..=count {
         let api_listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer_listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", api_listener.local_addr().unwrap());
@@ -63,13 +97,14 @@ async fn start() -> Vec<(String, Node)> {
             data: folder.join(format!("n{number}")),
             name: Some(NodeName::new(&format!("n{number}")).unwrap()),
             url: url.clone(),
-            peer_listener,
+            peer_listener: peer_listener.into(),
             peer_advertise: peer.clone(),
             secret: Secret::new("a secret of the tests"),
             start: first_peer.clone().map_or(Start::Bootstrap, |first| Start::Join(vec![first])),
             auto_create_streams: true,
             timers: Timers::default(),
             store: store::Options::default(),
+            world: World::default(),
         };
         let node = Node::start(config).await.unwrap();
         first_peer.get_or_insert(peer);
@@ -97,10 +132,13 @@ async fn until_all_know_all(nodes: &[(String, Node)]) {
 
 /// A request to one of the nodes, by its place.
 pub fn request(node: usize, method: Method, path: &str) -> RequestBuilder {
+    cluster().request(node, method, path)
+}
+
+fn client() -> &'static Client {
     static CLIENT: OnceLock<Client> = OnceLock::new();
     // A client's connections belong to the runtime that made them, and each test has its own: so none is kept.
-    let client = CLIENT.get_or_init(|| Client::builder().pool_max_idle_per_host(0).timeout(PATIENCE).build().unwrap());
-    client.request(method, format!("{}{path}", cluster().urls[node]))
+    CLIENT.get_or_init(|| Client::builder().pool_max_idle_per_host(0).timeout(PATIENCE).build().unwrap())
 }
 
 pub fn get(path: &str) -> RequestBuilder {

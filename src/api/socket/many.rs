@@ -1,30 +1,32 @@
 //! Many streams, both directions: the commands of `wire::socket` over one socket.
 //!
-//! Three kinds of task a socket: the session reads commands and owns everything, one writer takes frames from a bounded queue, and
-//! each subscription has a reader of its own that waits when the queue is full, so that it falls back to the log.
+//! Three kinds of task a socket: the session, here, reads commands and owns everything; in `delivery` one writer takes frames from a
+//! bounded queue, and each subscription has a reader of its own that waits when the queue is full, so that it falls back to the log.
 //!
 //! - Publishes are given to the node in the order of their frames; their outcomes are answered as they come.
 //! - With `limits::SOCKET_PENDING_MAX` outcomes awaited, the socket is not read until some are there.
 //! - A frame that cannot be read is answered with an error, and the socket goes on; too many in a row close it.
 
-use super::{Pulse, STEP, bounded, close_frame, ping, run, text, why};
+use super::{
+    Pulse, bounded, close_frame,
+    delivery::{Delivery, Flow, Gone, failed, write},
+    ping, run, text, why,
+};
 use crate::{
     api::{
         cluster,
         error::{Failure, Result},
         extract::Ready,
-        follow::{self, Farewell, Follow, Leaving, Step},
+        follow::{Farewell, Follow, Leaving},
         params, publish,
         query::Query,
         state::App,
     },
     core::{NewEvent, StreamName, Time, catalog::NodeState, limits},
-    node::{self, Chunk, From, Item, Node, NodeInfo, Published},
+    node::{self, From, Node, NodeInfo, Published},
     wire::{
-        BatchEvent, Code, Gap, Timestamp,
-        socket::{
-            self, Ack, Close, Command, Empty, Frame, Goaway, NodeAddress, OnlyId, Pong, SUBPROTOCOL, Subscribe, Subscribed, Verb, close,
-        },
+        BatchEvent, Code, Timestamp,
+        socket::{self, Ack, Close, Command, Empty, Frame, Goaway, NodeAddress, OnlyId, Pong, SUBPROTOCOL, Subscribe, Verb, close},
     },
 };
 use axum::{
@@ -36,8 +38,8 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{
-    SinkExt, StreamExt,
-    stream::{FuturesUnordered, SplitSink, SplitStream},
+    StreamExt,
+    stream::{FuturesUnordered, SplitStream},
 };
 use serde::de::IgnoredAny;
 use std::{
@@ -84,23 +86,6 @@ pub async fn open(
     }))
 }
 
-/// Writes frames as they come: all that wait, then one flush.
-async fn write(mut sink: SplitSink<WebSocket, Message>, mut frames: mpsc::Receiver<Message>) {
-    while let Some(frame) = frames.recv().await {
-        if sink.feed(frame).await.is_err() {
-            return;
-        }
-        while let Ok(frame) = frames.try_recv() {
-            if sink.feed(frame).await.is_err() {
-                return;
-            }
-        }
-        if sink.flush().await.is_err() {
-            return;
-        }
-    }
-}
-
 type Outcome = Pin<Box<dyn Future<Output = Frame> + Send>>;
 
 /// One socket.
@@ -131,11 +116,6 @@ impl Drop for Subscription {
         self.task.abort();
     }
 }
-
-/// The other end cannot be told anything any more.
-struct Gone;
-
-type Flow<T = ()> = std::result::Result<T, Gone>;
 
 impl Session {
     fn new(app: App, node: Node, out: mpsc::Sender<Message>) -> Session {
@@ -378,103 +358,6 @@ impl Session {
     }
 }
 
-/// One subscription's way to the socket.
-struct Delivery {
-    /// Of the command that asked for it.
-    id: u64,
-    sub: u64,
-    credit: Option<Arc<Semaphore>>,
-    out: mpsc::Sender<Message>,
-}
-
-impl Delivery {
-    async fn run(self, opened: std::result::Result<Follow, node::Error>) -> Flow {
-        let mut follow = match opened {
-            Ok(follow) => follow,
-            Err(error) => return self.send(&failed(Some(self.id), error.into())).await,
-        };
-        let subscribed = Subscribed { sub: self.sub, from: follow.cursor() };
-        self.send(&Frame { subscribed: Some(subscribed), ..Frame::answer(self.id) }).await?;
-        loop {
-            let events = self.allowance().await;
-            match follow.step_on(events, STEP).await {
-                Step::Items(chunk) => self.push(chunk).await?,
-                Step::Idle | Step::Refused(_) => {}
-                // The session says goodbye in its turn.
-                Step::Leaving => std::future::pending().await,
-                Step::Failed(error) => return self.send(&Frame { sub: Some(self.sub), ..failed(None, error.into()) }).await,
-            }
-        }
-    }
-
-    /// How many events the next step may bring; waits for credit when there is none.
-    async fn allowance(&self) -> usize {
-        let Some(credit) = &self.credit else { return limits::PUSH_EVENTS_MAX };
-        // Only this task takes credit away, so what is seen here stays.
-        drop(credit.acquire().await);
-        credit.available_permits().min(limits::PUSH_EVENTS_MAX)
-    }
-
-    async fn push(&self, chunk: Chunk) -> Flow {
-        let mut frames = Frames { sub: self.sub, events: Vec::new(), bytes: 0, done: Vec::new() };
-        let mut used = 0;
-        for item in &chunk.items {
-            used += matches!(item, Item::Event(_)) as u32;
-            frames.add(item);
-        }
-        frames.end();
-        if let Some(credit) = &self.credit
-            && let Ok(taken) = credit.try_acquire_many(used)
-        {
-            taken.forget();
-        }
-        for frame in frames.done {
-            self.out.send(text(frame)).await.map_err(|_| Gone)?;
-        }
-        Ok(())
-    }
-
-    async fn send(&self, frame: &Frame) -> Flow {
-        self.out.send(text(Bytes::from(frame.encode()))).await.map_err(|_| Gone)
-    }
-}
-
-/// Gathers items into frames of bounded size.
-struct Frames {
-    sub: u64,
-    events: Vec<Bytes>,
-    bytes: usize,
-    done: Vec<Bytes>,
-}
-
-impl Frames {
-    fn add(&mut self, item: &Item) {
-        match item {
-            Item::Event(delivery) => {
-                let json = follow::json(delivery).clone();
-                self.bytes += json.len();
-                self.events.push(json);
-                if self.bytes >= limits::PUSH_BYTES_MAX {
-                    self.end();
-                }
-            }
-            Item::Gap { from, to } => {
-                self.end();
-                let gap = Frame { sub: Some(self.sub), gap: Some(Gap { from: *from, to: *to }), ..Frame::default() };
-                self.done.push(Bytes::from(gap.encode()));
-            }
-        }
-    }
-
-    fn end(&mut self) {
-        if !self.events.is_empty() {
-            self.done.push(socket::encode_events(self.sub, self.events.iter()));
-            self.events.clear();
-            self.bytes = 0;
-        }
-    }
-}
-
 fn one(published: Published) -> Ack {
     Ack { seq: Some(published.first_seq), duplicate: Some(published.count == 0), ..Ack::default() }
 }
@@ -482,10 +365,6 @@ fn one(published: Published) -> Ack {
 fn batch(published: Published) -> Ack {
     let Published { first_seq, last_seq, count, duplicates, .. } = published;
     Ack { first_seq: Some(first_seq), last_seq: Some(last_seq), count: Some(count), duplicates: Some(duplicates), ..Ack::default() }
-}
-
-fn failed(id: Option<u64>, failure: Failure) -> Frame {
-    Frame { id, error: Some(*failure.0), ..Frame::default() }
 }
 
 /// What is wrong with a frame that is no command.

@@ -3,6 +3,7 @@
 //! - A socket has one writer; what waits for it is bounded in frames, and a frame in bytes.
 //! - A socket that takes no byte for too long is cut by the connection itself (`stall`), one that sends none is closed by [`Pulse`].
 
+mod delivery;
 pub mod many;
 pub mod single;
 

@@ -27,7 +27,7 @@ const STOP_WAIT: Duration = Duration::from_secs(10);
 /// What a child's tasks tell `dev`; `node` is its position.
 pub enum News {
     Line { node: usize, text: String },
-    Ready { node: usize, took: Duration },
+    Ready { node: usize, pid: u32, took: Duration },
     Ended { node: usize, how: Option<ExitStatus> },
 }
 
@@ -38,10 +38,11 @@ pub struct Stops {
     pub at_once: CancellationToken,
 }
 
-/// A child that runs; the task tells `News::Ended` as its last word.
+/// A child that runs; its task tells `News::Ended` as its last word.
 pub struct Running {
     pub pid: u32,
-    pub task: JoinHandle<()>,
+    /// Stops this child alone; cancelled with those of all.
+    pub stops: Stops,
 }
 
 /// Starts the node and the tasks that listen to it.
@@ -60,8 +61,9 @@ pub fn start(spec: &Spec, node: usize, news: &mpsc::Sender<News>, stops: &Stops)
     let stdout = child.stdout.take().expect("it is piped");
     let stderr = child.stderr.take().expect("it is piped");
     let readers = [tokio::spawn(relay(stdout, node, news.clone())), tokio::spawn(relay(stderr, node, news.clone()))];
-    let task = tokio::spawn(attend(child, pid, node, readers, news.clone(), stops.clone()));
-    Ok(Running { pid, task })
+    let stops = Stops { gently: stops.gently.child_token(), at_once: stops.at_once.child_token() };
+    tokio::spawn(attend(child, pid, node, readers, news.clone(), stops.clone()));
+    Ok(Running { pid, stops })
 }
 
 /// Waits for the child's end, or brings it about; then lets its last lines out before its end is told.
@@ -71,6 +73,7 @@ async fn attend(mut child: Child, pid: u32, node: usize, readers: [JoinHandle<()
     let how = tokio::select! {
         how = child.wait() => how,
         () = stops.gently.cancelled() => stop(&mut child, pid, &stops).await,
+        () = stops.at_once.cancelled() => kill(&mut child).await,
     };
     for reader in readers {
         // A grandchild could hold the pipe open; there is none, but nothing here may wait forever.
@@ -89,6 +92,11 @@ async fn stop(child: &mut Child, pid: u32, stops: &Stops) -> std::io::Result<Exi
         () = tokio::time::sleep(STOP_WAIT) => {}
         () = stops.at_once.cancelled() => {}
     }
+    kill(child).await
+}
+
+/// SIGKILL: the child gets to do nothing more.
+async fn kill(child: &mut Child) -> std::io::Result<ExitStatus> {
     child.kill().await?;
     child.wait().await
 }

@@ -1,19 +1,23 @@
 //! `evermesh dev`: several nodes on this machine, each a process of its own, so that one can be killed.
 //!
 //! [`plan`] decides what to start, [`ports`] looks whether that can be, [`child`] runs it, [`lines`] picks what a person
-//! should see, [`screen`] prints it. This file owns the loop: one task, fed by the children's tasks over one bounded channel.
+//! should see, [`screen`] prints it, [`control`] lets `kill`, `stop`, `start` and `evermesh drill` in. This file owns the loop: one
+//! task, fed by the children's tasks and the control socket over bounded channels.
 //!
-//! - It restarts nothing: a node that ended is told once, with the line that starts it again.
+//! - It restarts nothing by itself: one can see what a cluster does without a node. That one ended is told, with the line that starts
+//!   it again.
 //! - Whatever ends this process ends the children: see `child`.
 
 mod child;
+pub mod control;
 mod lines;
 mod plan;
 mod ports;
 mod screen;
 
 use self::{
-    child::{News, Running, Stops},
+    child::{News, Running, Stops, describe},
+    control::{Ask, Control, Request},
     plan::Spec,
     screen::Screen,
 };
@@ -22,14 +26,19 @@ use crate::cli::{
     secret,
     settings::FILE_NAME,
     signals::Signals,
+    table::say,
 };
 use crate::client::{self, Client};
 use crate::core::limits;
+use clap::Subcommand;
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 /// How often a starting node is asked whether it is ready.
 const READY_EVERY: Duration = Duration::from_millis(50);
@@ -38,8 +47,22 @@ const READY_LATE: Duration = Duration::from_secs(15);
 /// How long the founder gets before the others are started all the same.
 const FOUNDER_WAIT: Duration = Duration::from_secs(30);
 
+/// The data folder where nothing else is said.
+pub const DATA: &str = "./evermesh-data";
+
 #[derive(clap::Args, Debug)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  evermesh dev                     three nodes, with their data in ./evermesh-data
+  evermesh dev kill n2             in another terminal: ends n2 with SIGKILL, as a crash would
+  evermesh dev start n2            and starts it again
+  evermesh drill --kill leader     does both, under load, and measures what clients notice"
+)]
 pub struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
     /// How many nodes [default: as many as the data folder has, else 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=9))]
     pub nodes: Option<u8>,
@@ -47,24 +70,84 @@ pub struct Args {
     #[arg(long, value_name = "PORT", default_value_t = 4701, value_parser = clap::value_parser!(u16).range(1024..=65_000))]
     pub base_port: u16,
     /// Folder of the nodes' data
-    #[arg(long, value_name = "DIR", default_value = "./evermesh-data", conflicts_with = "ephemeral")]
+    #[arg(long, value_name = "DIR", default_value = DATA, conflicts_with = "ephemeral")]
     pub data: PathBuf,
     /// Keep the data in a temporary folder and remove it at the end
     #[arg(long)]
     pub ephemeral: bool,
 }
 
-/// Runs the nodes until a signal, or until none is left.
+/// What is asked of a `dev` that runs already.
+#[derive(Subcommand, Clone, Debug)]
+enum Verb {
+    /// End a node as a crash would (SIGKILL)
+    Kill(Whom),
+    /// Stop a node as Ctrl-C would
+    Stop(Whom),
+    /// Start a node that ended
+    Start(Whom),
+    /// Show which nodes run
+    Status(Where),
+}
+
+#[derive(clap::Args, Clone, Debug)]
+struct Whom {
+    /// The node's name
+    node: String,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(clap::Args, Clone, Debug)]
+struct Where {
+    /// Folder of the nodes' data
+    #[arg(long, value_name = "DIR", default_value = DATA)]
+    data: PathBuf,
+}
+
+/// Runs the nodes until a signal, or until none is left; or asks a `dev` that does.
 pub async fn run(args: Args) -> Result {
+    match &args.verb {
+        None => run_nodes(args).await,
+        Some(verb) => {
+            let (line, place) = match verb {
+                Verb::Kill(whom) => (format!("kill {}", whom.node), &whom.place),
+                Verb::Stop(whom) => (format!("stop {}", whom.node), &whom.place),
+                Verb::Start(whom) => (format!("start {}", whom.node), &whom.place),
+                Verb::Status(place) => ("status".to_owned(), place),
+            };
+            let answer = control::ask(&place.data, &line).await?;
+            match verb {
+                Verb::Status(_) => say(&answer.replace(", ", "\n")),
+                _ => say(&answer),
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn run_nodes(args: Args) -> Result {
     let folder = Folder::new(&args)?;
     let specs = plan::specs(&args, &folder.path)?;
     ports::check(&specs, args.base_port)?;
     prepare(&specs, &folder.path)?;
     let mut signals = Signals::new()?;
-    let screen = Screen::new();
+    let (requests, asked) = mpsc::channel(control::WAITING_MAX);
+    control::check_free(&folder.path).await?;
+    let control = control::listen(&folder.path, requests);
+    let screen = Screen::new(&folder.path);
     screen.heading(specs.len(), &folder.path, folder.ephemeral);
-    let mut dev = Dev::new(specs, screen)?;
+    // Without it everything but `kill`, `stop` and `start` works: a socket's path may be too long for the system, for one.
+    let control: Option<Control> = match control {
+        Ok(control) => Some(control),
+        Err(why) => {
+            screen.without_control(&why);
+            None
+        }
+    };
+    let mut dev = Dev::new(specs, screen, control.is_some().then_some(asked))?;
     let outcome = dev.run(&mut signals).await;
+    drop(control);
     dev.stop(&mut signals).await;
     if outcome.is_ok() {
         dev.screen.stopped(&folder.path, folder.ephemeral);
@@ -116,6 +199,12 @@ struct Place {
     spec: Spec,
     running: Option<Running>,
     ready: bool,
+    /// It was ready once since `dev` began.
+    proved: bool,
+    /// It was ended by `kill` or `stop`, and not started since.
+    asked_off: bool,
+    /// Who waits for its end.
+    ending: Option<oneshot::Sender<std::result::Result<String, String>>>,
 }
 
 struct Dev {
@@ -123,15 +212,18 @@ struct Dev {
     screen: Screen,
     stops: Stops,
     news: (mpsc::Sender<News>, mpsc::Receiver<News>),
+    /// What comes over the control socket, where there is one.
+    requests: Option<mpsc::Receiver<Request>>,
     began: Instant,
     guided: bool,
 }
 
 impl Dev {
-    fn new(specs: Vec<Spec>, screen: Screen) -> Result<Dev> {
-        let places = specs.into_iter().map(|spec| Place { spec, running: None, ready: false }).collect();
+    fn new(specs: Vec<Spec>, screen: Screen, requests: Option<mpsc::Receiver<Request>>) -> Result<Dev> {
+        let place = |spec| Place { spec, running: None, ready: false, proved: false, asked_off: false, ending: None };
+        let places = specs.into_iter().map(place).collect();
         let news = mpsc::channel(limits::LOG_LINES_WAITING_MAX);
-        Ok(Dev { places, screen, stops: Stops::default(), news, began: Instant::now(), guided: false })
+        Ok(Dev { places, screen, stops: Stops::default(), news, requests, began: Instant::now(), guided: false })
     }
 
     /// Until a signal came (`Ok`) or no node is left.
@@ -145,6 +237,7 @@ impl Dev {
             tokio::select! {
                 () = signals.next() => return Ok(()),
                 Some(news) = self.news.1.recv() => self.hear(news)?,
+                Some(request) = next_request(&mut self.requests) => self.obey(request),
                 () = &mut late, if !late.is_elapsed() => self.mention_late(),
                 () = &mut founder, if waiting && !founder.is_elapsed() => {}
             }
@@ -153,7 +246,7 @@ impl Dev {
                 waiting = false;
                 (1..self.places.len()).try_for_each(|node| self.start(node))?;
             }
-            if !waiting && self.places.iter().all(|place| place.running.is_none()) {
+            if !waiting && self.places.iter().all(|place| place.running.is_none() && !place.asked_off) {
                 return Err(Failure::new("no node is left"));
             }
         }
@@ -161,26 +254,92 @@ impl Dev {
 
     fn start(&mut self, node: usize) -> Result {
         let place = &mut self.places[node];
-        place.running = Some(child::start(&place.spec, node, &self.news.0, &self.stops)?);
+        if place.running.is_some() {
+            return Ok(());
+        }
         let client = Client::new(&[place.spec.url()], client::Options::default())?;
-        let (news, stop) = (self.news.0.clone(), self.stops.gently.clone());
-        tokio::spawn(stop.run_until_cancelled_owned(tell_when_ready(client, node, news)));
+        let running = child::start(&place.spec, node, &self.news.0, &self.stops)?;
+        let (news, stop) = (self.news.0.clone(), running.stops.gently.clone());
+        tokio::spawn(stop.run_until_cancelled_owned(tell_when_ready(client, node, running.pid, news)));
+        (place.running, place.ready, place.asked_off) = (Some(running), false, false);
         Ok(())
+    }
+
+    /// Does what came over the control socket; an end is answered when it has come.
+    fn obey(&mut self, request: Request) {
+        let answer = match &request.ask {
+            Ask::Status => Ok(self.status()),
+            Ask::Start(name) => self.find(name).and_then(|node| self.start_asked(node)),
+            Ask::Kill(name) | Ask::Stop(name) => match self.find(name).and_then(|node| self.end_asked(node, &request.ask)) {
+                Ok(place) => return place.ending = Some(request.answer),
+                Err(why) => Err(why),
+            },
+        };
+        // Whoever asked and did not wait needs no answer.
+        let _ = request.answer.send(answer);
+    }
+
+    fn find(&self, name: &str) -> std::result::Result<usize, String> {
+        let names = || self.places.iter().map(|place| place.spec.name.as_str()).collect::<Vec<_>>().join(", ");
+        let found = self.places.iter().position(|place| place.spec.name == name);
+        found.ok_or_else(|| format!("there is no node {name:?} here; the nodes are {}", names()))
+    }
+
+    fn start_asked(&mut self, node: usize) -> std::result::Result<String, String> {
+        let name = self.places[node].spec.name.clone();
+        if self.places[node].running.is_some() {
+            return Err(format!("{name} runs already"));
+        }
+        self.start(node).map_err(|failure| failure.to_string())?;
+        let pid = self.places[node].running.as_ref().map_or(0, |running| running.pid);
+        self.screen.note(&name, "starts, as asked");
+        Ok(format!("{name} starts, pid {pid}"))
+    }
+
+    fn end_asked(&mut self, node: usize, ask: &Ask) -> std::result::Result<&mut Place, String> {
+        let place = &mut self.places[node];
+        let name = &place.spec.name;
+        let Some(running) = &place.running else { return Err(format!("{name} does not run")) };
+        if place.ending.is_some() {
+            return Err(format!("{name} is being ended already"));
+        }
+        match ask {
+            Ask::Kill(_) => running.stops.at_once.cancel(),
+            _ => running.stops.gently.cancel(),
+        }
+        place.asked_off = true;
+        Ok(place)
+    }
+
+    fn status(&self) -> String {
+        let line = |place: &Place| match &place.running {
+            Some(running) if place.ready => format!("{} ready {}", place.spec.name, running.pid),
+            Some(running) => format!("{} starting {}", place.spec.name, running.pid),
+            None => format!("{} ended", place.spec.name),
+        };
+        self.places.iter().map(line).collect::<Vec<_>>().join(", ")
     }
 
     fn hear(&mut self, news: News) -> Result {
         match news {
             News::Line { node, text } => self.screen.line(&self.places[node].spec.name, &text),
-            News::Ready { node, took } => self.note_ready(node, took),
+            News::Ready { node, pid, took } => self.note_ready(node, pid, took),
             News::Ended { node, how } => {
                 let place = &mut self.places[node];
-                place.running = None;
+                if let Some(running) = place.running.take() {
+                    // Whoever asks whether it is ready stops asking.
+                    running.stops.gently.cancel();
+                }
+                place.ready = false;
+                if let Some(waiting) = place.ending.take() {
+                    let _ = waiting.send(Ok(format!("{} {}", place.spec.name, describe(how))));
+                }
                 if !self.stops.gently.is_cancelled() {
                     self.screen.release();
-                    self.screen.ended(&place.spec, how);
+                    self.screen.ended(&place.spec, how, place.asked_off, self.requests.is_some());
                 }
                 // Without its founder, a cluster that never was has nothing to join.
-                if node == 0 && place.spec.founds && !place.ready && !self.stops.gently.is_cancelled() {
+                if node == 0 && place.spec.founds && !place.proved && !self.stops.gently.is_cancelled() {
                     return Err(Failure::new("the first node did not start"));
                 }
             }
@@ -188,16 +347,17 @@ impl Dev {
         Ok(())
     }
 
-    fn note_ready(&mut self, node: usize, took: Duration) {
+    fn note_ready(&mut self, node: usize, pid: u32, took: Duration) {
         let place = &mut self.places[node];
-        let Some(running) = &place.running else { return };
-        place.ready = true;
+        // Of one that ended meanwhile it is no news.
+        let Some(running) = place.running.as_ref().filter(|running| running.pid == pid) else { return };
+        (place.ready, place.proved) = (true, true);
         self.screen.ready(&place.spec, running.pid, took);
         if !self.guided && self.places.iter().all(|place| place.ready) {
             self.guided = true;
             let specs: Vec<_> = self.places.iter().map(|place| place.spec.clone()).collect();
             let victim = self.places.iter().rev().find_map(|place| Some((&place.spec, place.running.as_ref()?.pid)));
-            self.screen.guide(&specs, victim.expect("the node that is ready runs"));
+            self.screen.guide(&specs, victim.expect("the node that is ready runs"), self.requests.is_some());
         }
     }
 
@@ -224,19 +384,22 @@ impl Dev {
                 Some(news) = self.news.1.recv() => drop(self.hear(news)),
             }
         }
-        for place in &mut self.places {
-            if let Some(running) = place.running.take() {
-                let _ = running.task.await;
-            }
-        }
+    }
+}
+
+/// The next request; never, where there is no control socket.
+async fn next_request(requests: &mut Option<mpsc::Receiver<Request>>) -> Option<Request> {
+    match requests {
+        Some(requests) => requests.recv().await,
+        None => std::future::pending().await,
     }
 }
 
 /// Asks the node until it is ready; ends with the others when `dev` stops.
-async fn tell_when_ready(client: Client, node: usize, news: mpsc::Sender<News>) {
+async fn tell_when_ready(client: Client, node: usize, pid: u32, news: mpsc::Sender<News>) {
     let began = Instant::now();
     while !client.is_ready().await {
         tokio::time::sleep(READY_EVERY).await;
     }
-    let _ = news.send(News::Ready { node, took: began.elapsed() }).await;
+    let _ = news.send(News::Ready { node, pid, took: began.elapsed() }).await;
 }

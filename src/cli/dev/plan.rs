@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     fn args(nodes: Option<u8>) -> Args {
-        Args { nodes, base_port: 4701, data: "x".into(), ephemeral: false }
+        Args { verb: None, nodes, base_port: 4701, data: "x".into(), ephemeral: false }
     }
 
     #[test]

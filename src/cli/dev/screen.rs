@@ -5,7 +5,7 @@ use super::{
     lines::{Shown, Told, Weight, parse},
     plan::Spec,
 };
-use crate::cli::logging::colours;
+use crate::cli::{failure::Failure, logging::colours};
 use std::{path::Path, process::ExitStatus, time::Duration};
 use tokio::time::Instant;
 
@@ -20,12 +20,15 @@ pub struct Screen {
     held: Option<Vec<String>>,
     /// How this program was called, for lines that a person can type.
     program: String,
+    /// ` --data DIR` for those lines, where the folder is not the usual one.
+    data: String,
 }
 
 impl Screen {
-    pub fn new() -> Screen {
+    pub fn new(data: &Path) -> Screen {
         let program = std::env::args().next().unwrap_or_else(|| "evermesh".into());
-        Screen { coloured: colours(&std::io::stdout()), told: Told::default(), held: Some(Vec::new()), program }
+        let data = if data == Path::new(super::DATA) { String::new() } else { format!(" --data {}", data.display()) };
+        Screen { coloured: colours(&std::io::stdout()), told: Told::default(), held: Some(Vec::new()), program, data }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -52,7 +55,7 @@ impl Screen {
     }
 
     /// What to type next. The start went well, so what was held back is of no interest.
-    pub fn guide(&mut self, specs: &[Spec], victim: (&Spec, u32)) {
+    pub fn guide(&mut self, specs: &[Spec], victim: (&Spec, u32), controlled: bool) {
         self.held = None;
         let at = |node: usize| specs[node % specs.len()].url();
         let (program, first) = (&self.program, at(0));
@@ -65,6 +68,9 @@ impl Screen {
         println!("\n  console  {first}/        API  {first}/docs");
         if specs.len() > 1 {
             println!("\nEnd a node, and see that nothing is lost:  kill -9 {}  {}", victim.1, self.dim(&format!("# {}", victim.0.name)));
+            if controlled {
+                println!("Or let it be measured, under load:  {program} drill --kill leader --server {first}{}", self.data);
+            }
         }
         println!("{}\n", self.dim("Ctrl-C stops all."));
     }
@@ -101,9 +107,25 @@ impl Screen {
         format!("{:8}  {node}  {text}", shown.time)
     }
 
-    pub fn ended(&self, spec: &Spec, how: Option<ExitStatus>) {
-        let end = self.paint("31", &format!("{} {}", spec.name, describe(how)));
-        println!("{end}; start it again with:  {}", spec.restart(&self.program));
+    /// A node's end: news where nobody asked for it.
+    pub fn ended(&self, spec: &Spec, how: Option<ExitStatus>, asked: bool, controlled: bool) {
+        let again = match controlled {
+            true => format!("{} dev start {}{}", self.program, spec.name, self.data),
+            false => spec.restart(&self.program),
+        };
+        match asked {
+            true => self.note(&spec.name, &format!("{}, as asked; start it again with:  {again}", describe(how))),
+            false => println!("{}; start it again with:  {again}", self.paint("31", &format!("{} {}", spec.name, describe(how)))),
+        }
+    }
+
+    /// Something that was asked for.
+    pub fn note(&self, node: &str, what: &str) {
+        println!("  {}  {}", self.bold(node), self.dim(what));
+    }
+
+    pub fn without_control(&self, why: &Failure) {
+        println!("{} {why}\n", self.paint("33", "`dev kill`, `stop`, `start` and `drill --kill` will not work:"));
     }
 
     pub fn late(&self, spec: &Spec, wait: Duration) {
@@ -130,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_line_has_its_time_and_node_first() {
-        let screen = Screen { coloured: false, told: Told::default(), held: None, program: "evermesh".into() };
+        let screen = Screen { coloured: false, told: Told::default(), held: None, program: "evermesh".into(), data: String::new() };
         let shown = Shown { weight: Weight::Warning, time: "10:15:30".into(), text: "disk is slow".into() };
         assert_eq!(screen.tidy("n2", &shown), "10:15:30  n2  warning: disk is slow");
         let raw = Shown { weight: Weight::Raw, time: String::new(), text: "panicked".into() };

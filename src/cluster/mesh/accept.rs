@@ -6,13 +6,13 @@
 use super::Inner;
 use super::frame::Inbox;
 use super::handshake::{self, Dialler, Local};
+use super::net::{Listener, Stream};
 use super::session::{Connection, End, Handler, Peer, run_accepted};
 use super::state::Counters;
 use crate::core::limits;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -38,7 +38,7 @@ impl Complaints {
 }
 
 /// Accepts until the mesh stops.
-pub async fn listen(mesh: Arc<Inner>, listener: TcpListener, handler: Arc<dyn Handler>) {
+pub async fn listen(mesh: Arc<Inner>, mut listener: Listener, handler: Arc<dyn Handler>) {
     let handshakes = Arc::new(Semaphore::new(limits::HANDSHAKES_MAX));
     let connections = Arc::new(Semaphore::new(limits::PEER_CONNECTIONS_MAX));
     let complaints = Arc::new(Complaints::default());
@@ -75,7 +75,7 @@ pub async fn listen(mesh: Arc<Inner>, listener: TcpListener, handler: Arc<dyn Ha
 }
 
 /// The handshake, within its time; a failure is logged here.
-async fn greet(mesh: &Inner, complaints: &Complaints, mut stream: TcpStream, address: SocketAddr) -> Option<(Peer, Connection)> {
+async fn greet(mesh: &Inner, complaints: &Complaints, mut stream: Box<dyn Stream>, address: SocketAddr) -> Option<(Peer, Connection)> {
     let mut inbox = Inbox::new();
     match timeout(mesh.options.handshake_timeout, shake(mesh, &mut stream, &mut inbox)).await {
         Ok(Ok(Dialler { identity, lane })) => {
@@ -94,8 +94,7 @@ async fn greet(mesh: &Inner, complaints: &Complaints, mut stream: TcpStream, add
     }
 }
 
-async fn shake(mesh: &Inner, stream: &mut TcpStream, inbox: &mut Inbox) -> Result<Dialler, handshake::Error> {
-    stream.set_nodelay(true)?;
+async fn shake(mesh: &Inner, stream: &mut Box<dyn Stream>, inbox: &mut Inbox) -> Result<Dialler, handshake::Error> {
     let identity = mesh.identity.borrow().clone();
     let local = Local { secret: &mesh.options.secret, identity: &identity, versions: handshake::VERSIONS };
     handshake::accept(stream, inbox, &local).await

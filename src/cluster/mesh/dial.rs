@@ -17,7 +17,6 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -111,9 +110,8 @@ async fn connect_lanes(mesh: &Inner, link: &Link) -> Result<Connected, DownReaso
 /// Connects to an address and makes sure of who is there; `wanted` 0 takes anybody of the cluster.
 pub async fn connect(mesh: &Inner, address: &str, wanted: NodeId, lane: Lane) -> Result<(Identity, Connection), DownReason> {
     let options = &mesh.options;
-    let connecting = timeout(options.connect_timeout, TcpStream::connect(address)).await;
+    let connecting = timeout(options.connect_timeout, options.network.dial(address)).await;
     let mut stream = connecting.map_err(|_| DownReason::Silent)?.map_err(connect_failed)?;
-    stream.set_nodelay(true).map_err(connect_failed)?;
     let mut inbox = Inbox::new();
     let identity = mesh.identity.borrow().clone();
     let local = Local { secret: &options.secret, identity: &identity, versions: handshake::VERSIONS };

@@ -5,7 +5,7 @@
 //! its reply comes back on the same. So a call passes [`Mesh::send_call`] (`calls` numbers it, `outbox` queues it), the writing half of
 //! a `session` that gathers many frames a write, the reading half at the other end, the [`Handler`], a [`Reply`], and all the way back
 //! to the [`PendingReply`]. Before any of that `handshake` has made sure of both nodes; `dial` keeps the connections up and publishes
-//! each peer's [`PeerState`], `accept` takes those of others, `frame` has the bytes.
+//! each peer's [`PeerState`], `accept` takes those of others, `net` is what both stand on, `frame` has the bytes.
 //!
 //! Why a connection a lane, and not priorities within one: TCP has one order and one window. A bulk body that is half written, or a
 //! callee that is too busy to read on, would hold every vote behind it; two sockets share nothing but the wire. Why one each way: the
@@ -25,6 +25,7 @@ mod calls;
 mod dial;
 mod frame;
 mod handshake;
+mod net;
 mod options;
 mod outbox;
 mod session;
@@ -34,6 +35,7 @@ mod tests;
 
 pub use calls::PendingReply;
 pub use frame::BODY_BYTES_MAX;
+pub use net::{Accept, Dial, Listener, Network, ReadHalf, Stream, WriteHalf};
 pub use options::{Identity, Lane, NodeId, Options, Secret};
 pub use session::{Handler, Peer, Reply};
 pub use state::{CallError, Counters, DownReason, NotSent, PeerState, PeerStates, code};
@@ -43,7 +45,6 @@ use calls::Calls;
 use dial::Link;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -108,7 +109,7 @@ impl Inner {
 impl Mesh {
     /// Listens and dials. Must be called inside a runtime, which runs all of the mesh's tasks; every other function may be called
     /// from anywhere. Until the identity is a member's, no peer is dialled and none is let in; `call_address` works.
-    pub fn start(listener: TcpListener, identity: Identity, options: Options, handler: Arc<dyn Handler>) -> Mesh {
+    pub fn start(listener: impl Into<Listener>, identity: Identity, options: Options, handler: Arc<dyn Handler>) -> Mesh {
         let inner = Arc::new(Inner {
             options,
             counters: Arc::default(),
@@ -118,7 +119,7 @@ impl Mesh {
             token: CancellationToken::new(),
             tracker: TaskTracker::new(),
         });
-        inner.tracker.spawn(accept::listen(inner.clone(), listener, handler));
+        inner.tracker.spawn(accept::listen(inner.clone(), listener.into(), handler));
         Mesh { inner, runtime: Handle::current() }
     }
 

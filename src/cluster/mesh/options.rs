@@ -1,5 +1,6 @@
 //! What a mesh is told from outside: who this node is, the shared secret, and its clocks.
 
+use super::net::Network;
 use crate::core::limits;
 use std::fmt;
 use std::sync::Arc;
@@ -69,6 +70,7 @@ impl Lane {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub secret: Secret,
+    pub network: Network,
     /// How often an otherwise quiet consensus connection says that its node lives.
     pub ping_every: Duration,
     /// A peer that sent nothing for so long is down.
@@ -90,6 +92,7 @@ impl Options {
     pub fn new(secret: Secret) -> Options {
         Options {
             secret,
+            network: Network::default(),
             ping_every: Duration::from_millis(50),
             silent_after: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(1),

@@ -7,6 +7,7 @@
 
 use super::calls::Calls;
 use super::frame::{BODY_BYTES_MAX, Frame, Inbox, ReadError, cut};
+use super::net::{ReadHalf, Stream, WriteHalf};
 use super::options::{Lane, NodeId, Options};
 use super::outbox::Outbox;
 use super::state::{CallError, Counters, DownReason, code};
@@ -17,8 +18,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
@@ -124,7 +123,7 @@ impl From<End> for DownReason {
 
 /// A socket after its handshake, and what it has in hand already.
 pub struct Connection {
-    pub stream: TcpStream,
+    pub stream: Box<dyn Stream>,
     pub inbox: Inbox,
     pub lane: Lane,
 }
@@ -139,7 +138,7 @@ pub async fn run_dialled(
     mut rtt: impl FnMut(u64),
 ) -> End {
     let Connection { stream, mut inbox, lane } = connection;
-    let (mut reads, writes) = stream.into_split();
+    let (mut reads, writes) = stream.split();
     let start = Instant::now();
     let reading = async {
         loop {
@@ -169,7 +168,7 @@ pub async fn run_accepted(
     token: &CancellationToken,
 ) -> End {
     let Connection { stream, mut inbox, lane } = connection;
-    let (mut reads, writes) = stream.into_split();
+    let (mut reads, writes) = stream.split();
     let outbox = Arc::new(Outbox::new(options.queue_bytes_max));
     let work = Arc::new(Semaphore::new(limits::PEER_WORK_UNITS_MAX));
     let reading = async {
@@ -211,7 +210,7 @@ async fn run(reading: impl Future<Output = Result<(), End>>, writing: impl Futur
     }
 }
 
-async fn next(inbox: &mut Inbox, reads: &mut OwnedReadHalf, options: &Options, counters: &Counters) -> Result<Frame, End> {
+async fn next(inbox: &mut Inbox, reads: &mut ReadHalf, options: &Options, counters: &Counters) -> Result<Frame, End> {
     let bytes = inbox.next(reads, options.silent_after).await?;
     Counters::add(&counters.frames_received, 1);
     Counters::add(&counters.bytes_received, bytes.len());
@@ -220,7 +219,7 @@ async fn next(inbox: &mut Inbox, reads: &mut OwnedReadHalf, options: &Options, c
 
 /// Writes what is queued, and signs of life when nothing is. With `pinging` some of them measure the round trip since that start.
 async fn write_all(
-    mut writes: OwnedWriteHalf,
+    mut writes: WriteHalf,
     outbox: &Outbox,
     every: Duration,
     pinging: Option<Instant>,

@@ -20,6 +20,7 @@ const CREATE_STREAM: u8 = 5;
 const CHANGE_STREAM: u8 = 6;
 const DELETE_STREAM: u8 = 7;
 const SET_PLACEMENT: u8 = 8;
+const REPLACE_NODE: u8 = 9;
 
 /// Flags of settings.
 const MAX_AGE: u8 = 1;
@@ -45,6 +46,12 @@ impl Command {
                 out.u8(UPDATE_NODE);
                 out.varint(*id);
                 texts(&mut out, &[url, peer, version]);
+            }
+            Command::ReplaceNode { old, token, name, url, peer, version } => {
+                out.u8(REPLACE_NODE);
+                out.varint(*old);
+                out.u128(*token);
+                texts(&mut out, &[name.as_str(), url, peer, version]);
             }
             Command::SetNodeState { id, state } => {
                 out.u8(SET_NODE_STATE);
@@ -97,6 +104,14 @@ fn decode_command(reader: &mut Reader) -> Result<Command, Corrupt> {
         },
         UPDATE_NODE => Command::UpdateNode {
             id: reader.varint()?,
+            url: decode_string(reader)?,
+            peer: decode_string(reader)?,
+            version: decode_string(reader)?,
+        },
+        REPLACE_NODE => Command::ReplaceNode {
+            old: reader.varint()?,
+            token: reader.u128()?,
+            name: decode_node_name(reader)?,
             url: decode_string(reader)?,
             peer: decode_string(reader)?,
             version: decode_string(reader)?,
@@ -292,7 +307,7 @@ mod tests {
         }
     }
 
-    fn commands() -> [(&'static str, Command); 8] {
+    fn commands() -> [(&'static str, Command); 9] {
         let name = || stream_name("orders");
         [
             ("found", Command::Found { cluster: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10 }),
@@ -303,6 +318,17 @@ mod tests {
             ("change_stream", Command::ChangeStream { name: name(), settings: full_settings() }),
             ("delete_stream", Command::DeleteStream { name: name() }),
             ("set_placement", Command::SetPlacement { group: 9, from: vec![1, 2, 3], to: vec![4, 2, 3] }),
+            (
+                "replace_node",
+                Command::ReplaceNode {
+                    old: 300,
+                    token: 7,
+                    name: NodeName::new("n4").unwrap(),
+                    url: "http://a:1".into(),
+                    peer: "a:2".into(),
+                    version: "0.1.0".into(),
+                },
+            ),
         ]
     }
 
@@ -339,7 +365,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_decode_or_are_refused(tag in 0u8..10, bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn any_bytes_decode_or_are_refused(tag in 0u8..11, bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let bytes = Bytes::from([&[VERSION, tag], &bytes[..]].concat());
             let _ = Command::decode(bytes.clone());
             let _ = Catalog::decode(bytes);

@@ -3,6 +3,7 @@
 //! Commands are folded in the order of the catalog's log; the same commands give the same catalog on every node.
 
 mod encoding;
+mod replace;
 
 use super::{NodeName, Settings, StreamName, Time, limits};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +63,15 @@ pub enum Command {
     },
     UpdateNode {
         id: u64,
+        url: String,
+        peer: String,
+        version: String,
+    },
+    /// Lets a node in and removes another, whose places it takes.
+    ReplaceNode {
+        old: u64,
+        token: u128,
+        name: NodeName,
         url: String,
         peer: String,
         version: String,
@@ -151,6 +161,7 @@ impl Catalog {
             Command::Found { cluster } => self.found(*cluster),
             Command::AddNode { token, name, url, peer, version } => self.add_node(*token, name, url, peer, version),
             Command::UpdateNode { id, url, peer, version } => self.update_node(*id, url, peer, version),
+            Command::ReplaceNode { old, token, name, url, peer, version } => self.replace_node(*old, *token, name, url, peer, version),
             Command::SetNodeState { id, state } => self.set_node_state(*id, *state),
             Command::CreateStream { name, settings, placement, time } => self.create_stream(name, settings, placement, *time),
             Command::ChangeStream { name, settings } => self.change_stream(name, settings),
@@ -169,12 +180,17 @@ impl Catalog {
     }
 
     /// The same token again gets the same id, unless that node was removed: then it has to begin anew.
+    fn joined_before(&self, token: u128) -> Option<Result<Outcome, Reject>> {
+        let same = self.nodes.values().find(|node| node.token == token)?;
+        Some(match same.state {
+            NodeState::Removed => Err(Reject::NoSuchNode),
+            NodeState::Active | NodeState::Draining => Ok(Outcome::NodeAdded { id: same.id }),
+        })
+    }
+
     fn add_node(&mut self, token: u128, name: &NodeName, url: &str, peer: &str, version: &str) -> Result<Outcome, Reject> {
-        if let Some(same) = self.nodes.values().find(|node| node.token == token) {
-            return match same.state {
-                NodeState::Removed => Err(Reject::NoSuchNode),
-                NodeState::Active | NodeState::Draining => Ok(Outcome::NodeAdded { id: same.id }),
-            };
+        if let Some(known) = self.joined_before(token) {
+            return known;
         }
         let present = || self.nodes.values().filter(|node| node.state != NodeState::Removed);
         if present().any(|node| node.name == *name) {
