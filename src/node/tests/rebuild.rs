@@ -51,14 +51,14 @@ impl Cluster {
     }
 
     /// The place of the node that leads the stream, or the catalog.
-    async fn leader(&self, group: u64) -> usize {
+    async fn leading(&self, group: u64) -> usize {
         let leads = |node: &Node| node.inner.groups.get(group).is_some_and(|group| group.current().mine.is_some());
         until("somebody leads", || self.nodes.iter().any(leads)).await;
         self.nodes.iter().position(leads).unwrap()
     }
 
     async fn follower(&self, group: u64) -> usize {
-        (self.leader(group).await + 1) % self.nodes.len()
+        (self.leading(group).await + 1) % self.nodes.len()
     }
 
     async fn fence(&self, at: usize, group: u64) {
@@ -110,7 +110,7 @@ async fn check_rebuilt_under_publishing(of_leader: bool) {
     cluster.wait_whole(group).await;
     let mut publisher = Publisher::start(cluster.nodes.clone(), orders.clone());
     publisher.wait_more(50).await;
-    let at = if of_leader { cluster.leader(group).await } else { cluster.follower(group).await };
+    let at = if of_leader { cluster.leading(group).await } else { cluster.follower(group).await };
     cluster.fence(at, group).await;
     publisher.wait_more(50).await;
     until("the replica is rebuilt", || cluster.rebuilt(at) == 1).await;
@@ -142,7 +142,7 @@ async fn a_damaged_catalog_is_rebuilt_and_its_node_serves_meanwhile() {
     let mut publisher = Publisher::start(cluster.nodes.clone(), orders.clone());
     publisher.wait_more(20).await;
     for (round, of_leader) in [true, false].into_iter().enumerate() {
-        let at = if of_leader { cluster.leader(CATALOG).await } else { cluster.follower(CATALOG).await };
+        let at = if of_leader { cluster.leading(CATALOG).await } else { cluster.follower(CATALOG).await };
         let before = cluster.rebuilt(at);
         cluster.fence(at, CATALOG).await;
         publisher.wait_more(20).await;
@@ -240,7 +240,7 @@ async fn without_a_majority_nothing_is_rebuilt_and_nothing_deleted() {
     cluster.nodes[0].publish(&orders, publish(vec![event("a", None, "x")])).await.unwrap();
     let group = cluster.group(&orders);
     cluster.wait_whole(group).await;
-    let whole = cluster.leader(group).await;
+    let whole = cluster.leading(group).await;
     let damaged = [(whole + 1) % 3, (whole + 2) % 3];
     let fences = damaged.map(|at| cluster.nodes[at].inner.store.fence(group, "a bit was flipped").unwrap());
     for fence in fences {
