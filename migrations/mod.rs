@@ -5,6 +5,7 @@
 use redb::WriteTransaction;
 
 mod v0001_initial;
+mod v0002_noticing_damage;
 
 /// Brings one file from the format before to this step's, within one transaction.
 pub struct Step {
@@ -15,4 +16,7 @@ pub struct Step {
 }
 
 /// Step `n` (counted from one) makes format `n`.
-pub const STEPS: &[Step] = &[Step { meta: v0001_initial::meta, segment: v0001_initial::segment }];
+pub const STEPS: &[Step] = &[
+    Step { meta: v0001_initial::meta, segment: v0001_initial::segment },
+    Step { meta: v0002_noticing_damage::meta, segment: v0002_noticing_damage::segment },
+];

@@ -63,6 +63,8 @@ pub fn shape(node: &node::NodeInfo) -> wire::Node {
         reachable: node.reachable,
         streams_led: node.streams_led,
         streams_held: node.streams_held,
+        replicas_damaged: node.replicas_damaged,
+        replicas_rebuilding: node.replicas_rebuilding,
         disk: match node.disk {
             node::DiskLevel::Enough => wire::Disk::Ok,
             node::DiskLevel::Short => wire::Disk::Short,

@@ -66,6 +66,7 @@ fn code(error: &node::Error) -> Code {
         E::DedupFull { .. } => Code::DedupFull,
         E::LimitReached(_) => Code::LimitReached,
         E::NoLeader => Code::NoLeader,
+        E::Damaged(_) => Code::StreamDamaged,
         E::Overloaded(_) => Code::Overloaded,
         E::DiskFull => Code::DiskFull,
         E::Draining => Code::Draining,

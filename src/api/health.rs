@@ -40,6 +40,7 @@ pub async fn readyz(State(app): State<App>) -> Result {
         Readiness::Ready if app.closing.is_cancelled() => Err(Failure::new(Code::Draining, "the node stops")),
         Readiness::Ready => Ok(answer(&Health { status: "ready" })),
         Readiness::Starting(why) => Err(Failure::new(Code::Starting, why)),
+        Readiness::Rebuilding(why) => Err(Failure::new(Code::Rebuilding, why)),
         Readiness::Draining => Err(Failure::new(Code::Draining, "the node leaves the cluster or stops")),
         Readiness::NoQuorum(why) => Err(Failure::new(Code::NoQuorum, why)),
     }

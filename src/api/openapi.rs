@@ -191,19 +191,19 @@ macro_rules! problems {
 
 problems! {
     StartingProblems: Starting Internal;
-    ReadyProblems: Starting Draining NoQuorum Internal;
+    ReadyProblems: Starting Rebuilding Draining NoQuorum Internal;
     ClusterProblems: InvalidParameter Internal Starting NoQuorum;
     NodeProblems: InvalidName InvalidParameter NodeNotFound Conflict Internal Starting NoLeader NoQuorum Draining OutcomeUnknown;
     ListProblems: InvalidParameter Internal Starting NoQuorum;
     StreamProblems: InvalidName InvalidParameter StreamNotFound Conflict Internal Starting NoLeader NoQuorum Draining OutcomeUnknown;
     CreateProblems: InvalidName InvalidParameter InvalidHeader MalformedBody BodyTooSlow Conflict BodyTooLarge UnsupportedMediaType InvalidBody LimitReached Internal Starting NoLeader NoQuorum Overloaded Draining OutcomeUnknown;
-    PurgeProblems: InvalidName InvalidParameter InvalidHeader InvalidSubject MalformedBody EmptyBody StreamNotFound BodyTooSlow Conflict BodyTooLarge UnsupportedMediaType InvalidBody LimitReached Internal Starting NoLeader NoQuorum Overloaded Draining OutcomeUnknown;
+    PurgeProblems: InvalidName InvalidParameter InvalidHeader InvalidSubject MalformedBody EmptyBody StreamNotFound BodyTooSlow Conflict BodyTooLarge UnsupportedMediaType InvalidBody LimitReached Internal Starting NoLeader StreamDamaged NoQuorum Overloaded Draining OutcomeUnknown;
     LeaderProblems: InvalidName InvalidParameter InvalidHeader MalformedBody StreamNotFound NodeNotFound BodyTooSlow Conflict BodyTooLarge UnsupportedMediaType InvalidBody Internal Starting NoLeader NoQuorum Overloaded Draining OutcomeUnknown;
     VerifyProblems: InvalidName InvalidParameter InvalidHeader MalformedBody StreamNotFound BodyTooSlow BodyTooLarge UnsupportedMediaType InvalidBody Internal Starting NoLeader NoQuorum Overloaded Draining;
-    PublishProblems: InvalidName InvalidParameter InvalidHeader InvalidSubject MalformedBody EmptyBody StreamNotFound BodyTooSlow Conflict ExpectationFailed BodyTooLarge EventTooLarge BatchTooLarge InvalidBody StreamFull DedupFull LimitReached Internal NoLeader Overloaded Draining Starting NoQuorum OutcomeUnknown DiskFull;
-    BatchProblems: InvalidName InvalidParameter InvalidHeader MalformedBody EmptyBody StreamNotFound BodyTooSlow Conflict ExpectationFailed BodyTooLarge EventTooLarge BatchTooLarge UnsupportedMediaType InvalidBody StreamFull DedupFull LimitReached Internal NoLeader Overloaded Draining Starting NoQuorum OutcomeUnknown DiskFull;
-    ReadProblems: InvalidName InvalidParameter InvalidHeader InvalidSubject StreamNotFound EventNotFound NotAcceptable Internal NoLeader Overloaded Draining Starting NoQuorum OutcomeUnknown;
-    EventProblems: InvalidName InvalidParameter StreamNotFound EventNotFound EventGone Internal NoLeader Overloaded Draining Starting NoQuorum OutcomeUnknown;
+    PublishProblems: InvalidName InvalidParameter InvalidHeader InvalidSubject MalformedBody EmptyBody StreamNotFound BodyTooSlow Conflict ExpectationFailed BodyTooLarge EventTooLarge BatchTooLarge InvalidBody StreamFull DedupFull LimitReached Internal NoLeader StreamDamaged Overloaded Draining Starting NoQuorum OutcomeUnknown DiskFull;
+    BatchProblems: InvalidName InvalidParameter InvalidHeader MalformedBody EmptyBody StreamNotFound BodyTooSlow Conflict ExpectationFailed BodyTooLarge EventTooLarge BatchTooLarge UnsupportedMediaType InvalidBody StreamFull DedupFull LimitReached Internal NoLeader StreamDamaged Overloaded Draining Starting NoQuorum OutcomeUnknown DiskFull;
+    ReadProblems: InvalidName InvalidParameter InvalidHeader InvalidSubject StreamNotFound EventNotFound NotAcceptable Internal NoLeader StreamDamaged Overloaded Draining Starting NoQuorum OutcomeUnknown;
+    EventProblems: InvalidName InvalidParameter StreamNotFound EventNotFound EventGone Internal NoLeader StreamDamaged Overloaded Draining Starting NoQuorum OutcomeUnknown;
     ProblemProblems: InvalidName ProblemNotFound;
 }
 

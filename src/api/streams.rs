@@ -146,6 +146,14 @@ fn shape(info: node::StreamInfo) -> wire::Stream {
         leader: replica.leader,
         lag: replica.lag,
         reachable: replica.reachable,
+        state: match replica.state {
+            node::ReplicaState::Ok => wire::ReplicaState::Ok,
+            node::ReplicaState::Behind => wire::ReplicaState::Behind,
+            node::ReplicaState::Unreachable => wire::ReplicaState::Unreachable,
+            node::ReplicaState::Rebuilding => wire::ReplicaState::Rebuilding,
+            node::ReplicaState::Damaged => wire::ReplicaState::Damaged,
+        },
+        why: replica.why,
     };
     wire::Stream {
         name: info.name.to_string(),

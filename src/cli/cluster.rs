@@ -169,11 +169,14 @@ fn status(cluster: &Cluster) -> String {
             (NodeState::Draining, ..) => "draining",
             (NodeState::Removed, ..) => "removed",
         };
+        let told = [(node.replicas_damaged, "damaged"), (node.replicas_rebuilding, "rebuilding")];
+        let told = told.into_iter().filter(|(count, _)| *count > 0).map(|(number, what)| format!(", {} {what}", count(number)));
+        let state = format!("{state}{}", told.collect::<String>());
         let name = if node.name == cluster.node { format!("{} *", node.name) } else { node.name.clone() };
         table.row([
             node.id.to_string(),
             name,
-            state.into(),
+            state,
             count(node.streams_led),
             count(node.streams_held),
             node.version.clone(),

@@ -277,7 +277,10 @@ fn info(stream: &Stream) -> String {
             replica.node.clone(),
             role.into(),
             or_dash(replica.lag.map(count)),
-            if replica.reachable { "reachable" } else { "unreachable" }.into(),
+            match &replica.why {
+                Some(why) => format!("{}: {why}", replica.state.name()),
+                None => replica.state.name().into(),
+            },
         ]);
     }
     format!("{}\n\n{}", facts.join("\n"), table.text())

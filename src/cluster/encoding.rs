@@ -139,6 +139,11 @@ pub fn encode_vote(vote: &Vote) -> Bytes {
     w.finish()
 }
 
+/// The vote of a replica that follows this leader: nobody of an older term, and nobody else of this one, gets its vote.
+pub fn encode_followed_vote(term: u64, leader: u64) -> Bytes {
+    encode_vote(&Vote { leader_id: LeaderId { term, node_id: leader }, committed: true })
+}
+
 pub fn decode_vote(bytes: Bytes) -> Result<Vote, Corrupt> {
     let mut r = message("a vote", bytes)?;
     let vote = get_vote(&mut r)?;

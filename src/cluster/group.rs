@@ -9,7 +9,7 @@ use super::{log::Log, mesh::Mesh};
 use crate::store;
 use bytes::Bytes;
 use openraft::{
-    ChangeMembers, Config, ReadPolicy, ServerState, SnapshotPolicy,
+    Config, ReadPolicy, ServerState, SnapshotPolicy,
     async_runtime::WatchReceiver,
     errors::{ClientWriteError, Fatal, InitializeError, RaftError},
     impls::{EmptyNode, ProgressResponder},
@@ -114,6 +114,7 @@ pub struct Group {
 
 struct Inner {
     id: u64,
+    opening: u64,
     node: u64,
     raft: Raft,
     folded: Folded,
@@ -140,21 +141,32 @@ pub struct Checked {
     pub damage: Option<String>,
 }
 
-/// A group that ended by itself: its storage failed, or consensus gave up. Nothing on this node may go on as if it were whole.
+/// Why a group, or with it the node, cannot go on.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub group: u64,
     pub why: String,
 }
 
+/// A group that ended by itself: its data is damaged, the disk failed, or its task panicked. The room above tells which, and acts.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub group: u64,
+    /// Which opening of the group: it may have been opened again since.
+    pub opening: u64,
+    pub why: String,
+}
+
 pub struct Open<'a> {
     pub id: u64,
+    /// Counts the openings of groups.
+    pub opening: u64,
     pub node: u64,
     pub mesh: &'a Mesh,
     pub store: store::Group,
     pub fold: Arc<dyn Fold>,
     pub timers: Timers,
-    pub failures: mpsc::Sender<Failure>,
+    pub ended: mpsc::Sender<Ended>,
     pub elections: Elections,
 }
 
@@ -191,14 +203,15 @@ impl Group {
         let raft = Raft::new(open.node, Arc::new(config), factory, log.clone(), folded.clone());
         let raft = raft.await.map_err(|why| failure(why.to_string()))?;
         let called = Called::default();
-        let herald = Herald { group: id, node: open.node, failures: open.failures, elections: open.elections, called: called.clone() };
+        let (group, opening) = (id, open.opening);
+        let herald = Herald { group, opening, node: open.node, ended: open.ended, elections: open.elections, called: called.clone() };
         let leadership = herald.watch(&raft);
         let voters: Vec<u64> = raft.metrics().borrow_watched().membership_config.membership().voter_ids().collect();
         if voters == [open.node] {
             // Nobody else could be elected: no need to wait for that.
             raft.trigger().elect(false).await.map_err(|why| failure(why.to_string()))?;
         }
-        Ok(Group { inner: Arc::new(Inner { id, node: open.node, raft, folded, log, leadership, called }) })
+        Ok(Group { inner: Arc::new(Inner { id, opening, node: open.node, raft, folded, log, leadership, called }) })
     }
 
     pub fn id(&self) -> u64 {
@@ -207,6 +220,16 @@ impl Group {
 
     pub(super) fn raft(&self) -> &Raft {
         &self.inner.raft
+    }
+
+    /// The number of this opening of the group.
+    pub fn opening(&self) -> u64 {
+        self.inner.opening
+    }
+
+    /// Whether both are handles to the same opening of a group.
+    pub fn is(&self, other: &Group) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     pub fn folded(&self) -> &Folded {
@@ -365,16 +388,6 @@ impl Group {
         metrics.membership_config.membership().voter_ids().any(|id| id == node)
     }
 
-    /// At the leader: brings every node of `wanted` up to date as a learner, then makes exactly them the voters.
-    pub async fn change_members(&self, wanted: &BTreeSet<u64>) -> Result<(), String> {
-        for id in wanted.iter().filter(|id| !self.is_voter(**id)) {
-            self.inner.raft.add_learner(*id, EmptyNode::new(), true).await.map_err(|error| error.to_string())?;
-        }
-        let change = ChangeMembers::ReplaceAllVoters(wanted.clone());
-        self.inner.raft.change_membership(change, false).await.map_err(|error| error.to_string())?;
-        Ok(())
-    }
-
     /// Hands the leadership to a voter that is up to date and waits until somebody else leads.
     pub async fn transfer_leader(&self, to: u64, within: Duration) -> Result<u64, String> {
         let mut leadership = self.leadership();
@@ -402,6 +415,27 @@ impl Group {
         if let Err(error) = self.inner.folded.save_checkpoint() {
             tracing::warn!(group = self.inner.id, %error, "no checkpoint at closing");
         }
+        self.shut_down().await;
+        self.retire();
+    }
+
+    /// Stops taking part and writes nothing more: for a group whose storage cannot be relied on. May be called by several.
+    pub async fn abandon(&self) {
+        self.retire();
+        self.shut_down().await;
+    }
+
+    fn retire(&self) {
+        self.inner.log.retire();
+        self.inner.folded.retire();
+    }
+
+    /// Whether it is closed, or about to be.
+    pub fn is_retired(&self) -> bool {
+        self.inner.log.is_retired()
+    }
+
+    async fn shut_down(&self) {
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(group = self.inner.id, %error, "the group did not close cleanly");
         }
@@ -411,8 +445,9 @@ impl Group {
 /// Follows openraft's own state: publishes who leads, and reports a group that ended by itself.
 struct Herald {
     group: u64,
+    opening: u64,
     node: u64,
-    failures: mpsc::Sender<Failure>,
+    ended: mpsc::Sender<Ended>,
     elections: Elections,
     called: Called,
 }
@@ -447,8 +482,8 @@ impl Herald {
             if let Err(fatal) = ended
                 && !matches!(fatal, Fatal::Stopped)
             {
-                // A full channel means that another failure is being handled already.
-                let _ = self.failures.try_send(Failure { group: self.group, why: fatal.to_string() });
+                // Whoever receives never waits for a group; a node that is gone needs no word of it.
+                let _ = self.ended.send(Ended { group: self.group, opening: self.opening, why: fatal.to_string() }).await;
             }
         });
         receiver

@@ -2,7 +2,7 @@
 
 use super::encoding;
 use super::evidence::{self, Heard};
-use super::group::{Cause, Elected, Failure, Group, Open, Timers};
+use super::group::{Cause, Elected, Ended, Failure, Group, Open, Timers};
 use super::machine::Fold;
 use super::mesh::{Mesh, Peer, Reply};
 use super::network::method;
@@ -50,7 +50,8 @@ struct Inner {
     store: Store,
     mesh: OnceLock<Mesh>,
     timers: Timers,
-    failures: mpsc::Sender<Failure>,
+    ended: mpsc::Sender<Ended>,
+    openings: AtomicU64,
     open: RwLock<HashMap<u64, Group>>,
     elections: Elections,
     statements: mpsc::Sender<Heard>,
@@ -104,14 +105,15 @@ impl ElectionsSeen {
 }
 
 impl Groups {
-    /// Failures of groups come out of `failures`: the node stops for the first.
-    pub fn new(store: Store, timers: Timers, failures: mpsc::Sender<Failure>) -> Groups {
+    /// Groups that end by themselves are told to `ended`.
+    pub fn new(store: Store, timers: Timers, ended: mpsc::Sender<Ended>) -> Groups {
         let (statements, heard) = mpsc::channel(limits::STATEMENTS_WAITING_MAX);
         let inner = Inner {
             store,
             mesh: OnceLock::new(),
             timers,
-            failures,
+            ended,
+            openings: AtomicU64::new(1),
             open: RwLock::default(),
             elections: Elections::default(),
             statements,
@@ -152,9 +154,10 @@ impl Groups {
     /// Opens a group whose state is `fold`. Opening twice is a mistake of the caller, who owns the decision.
     pub async fn open(&self, id: u64, node: u64, fold: Arc<dyn Fold>) -> Result<Group, Failure> {
         let mesh = self.inner.mesh.get().expect("set before any group is opened");
-        let (store, failures) = (self.inner.store.group(id), self.inner.failures.clone());
+        let (store, ended) = (self.inner.store.group(id), self.inner.ended.clone());
+        let opening = self.inner.openings.fetch_add(1, Relaxed);
         let (timers, elections) = (self.inner.timers, self.inner.elections.clone());
-        let group = Group::open(Open { id, node, mesh, store, fold, timers, failures, elections }).await?;
+        let group = Group::open(Open { id, opening, node, mesh, store, fold, timers, ended, elections }).await?;
         self.inner.open.write().expect("nobody panics while holding it").insert(id, group.clone());
         Ok(group)
     }
@@ -164,6 +167,16 @@ impl Groups {
         let group = self.inner.open.write().expect("nobody panics while holding it").remove(&id);
         if let Some(group) = group {
             group.close().await;
+        }
+    }
+
+    /// Stops a group without writing anything more of it. When this returns it has stopped, whoever began that.
+    pub async fn abandon(&self, id: u64) {
+        let Some(group) = self.get(id) else { return };
+        group.abandon().await;
+        let mut open = self.inner.open.write().expect("nobody panics while holding it");
+        if open.get(&id).is_some_and(|now| now.is(&group)) {
+            open.remove(&id);
         }
     }
 

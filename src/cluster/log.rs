@@ -10,29 +10,57 @@ use openraft::{
     OptionalSend, RaftLogReader,
     storage::{IOFlushed, LogState, RaftLogStorage},
 };
-use std::{fmt::Debug, io, ops::Bound, ops::Range, ops::RangeBounds};
+use std::{
+    fmt::Debug,
+    io,
+    ops::{Bound, Range, RangeBounds},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Acquire, Ordering::Release},
+    },
+};
 
 /// The log of one group, for writing and for reading; clones are the same log.
+///
+/// - Once it is retired nothing is read or written through it: the group may be another's by then.
 #[derive(Clone)]
 pub struct Log {
     group: store::Group,
+    retired: Arc<AtomicBool>,
 }
 
 impl Log {
     pub fn new(group: store::Group) -> Log {
-        Log { group }
+        Log { group, retired: Arc::default() }
+    }
+
+    pub fn retire(&self) {
+        self.retired.store(true, Release);
+    }
+
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Acquire)
+    }
+
+    fn group(&self) -> io::Result<&store::Group> {
+        match self.is_retired() {
+            true => Err(io::Error::other("the group was closed")),
+            false => Ok(&self.group),
+        }
     }
 
     /// Some entries from `range.start` on; from memory at once, from disk on a thread that may block.
     pub async fn read(&self, range: Range<u64>, max_bytes: usize) -> io::Result<Vec<Entry>> {
-        let stored = match self.group.in_memory(range.start) {
-            true => self.group.read(range, max_bytes),
+        let group = self.group()?;
+        let stored = match group.in_memory(range.start) {
+            true => group.read(range, max_bytes),
             false => {
-                let group = self.group.clone();
+                let group = group.clone();
                 let blocking = tokio::task::spawn_blocking(move || group.read(range, max_bytes));
                 blocking.await.map_err(io::Error::other)?
             }
         };
+        self.group()?;
         stored.map_err(io::Error::other)?.into_iter().map(decode).collect()
     }
 
@@ -43,7 +71,7 @@ impl Log {
             // A purge may overtake the reader.
             let index = index.max(self.group.first_index().unwrap_or(u64::MAX));
             let entries = match self.group.read(index..u64::MAX, limits::CHUNK_BYTES_MAX) {
-                Err(damage @ (store::Error::Damaged { .. } | store::Error::Broken { .. } | store::Error::Missing(_))) => {
+                Err(damage @ (store::Error::Fenced { .. } | store::Error::Broken { .. })) => {
                     return Ok(Checked { next: None, damage: Some(damage.to_string()), ..checked });
                 }
                 entries => entries?,
@@ -142,7 +170,7 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        let durable = self.group.save_vote(encoding::encode_vote(vote)).map_err(io::Error::other)?;
+        let durable = self.group()?.save_vote(encoding::encode_vote(vote)).map_err(io::Error::other)?;
         durable.await.map_err(io::Error::other)
     }
 
@@ -166,14 +194,14 @@ impl RaftLogStorage<TypeConfig> for Log {
     {
         let entries: Vec<_> = entries.into_iter().map(encode).collect();
         let done = move |result: Result<(), store::Error>| callback.io_completed(result.map_err(io::Error::other));
-        self.group.append(entries, done).map_err(io::Error::other)
+        self.group()?.append(entries, done).map_err(io::Error::other)
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        self.group.truncate_after(last.map(|id| id.index())).map_err(io::Error::other)
+        self.group()?.truncate_after(last.map(|id| id.index())).map_err(io::Error::other)
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        self.group.purge(store_id(&upto)).map_err(io::Error::other)
+        self.group()?.purge(store_id(&upto)).map_err(io::Error::other)
     }
 }

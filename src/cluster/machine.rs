@@ -47,9 +47,10 @@ pub struct Folded {
 
 /// - `position.applied` is what `fold` contains, exactly: whoever changes or captures both holds `folding`.
 /// - A checkpoint at an index holds the state after that index.
+/// - Once it is retired nothing is folded or written any more: the group may be another's by then.
 /// - `recent` ends with `position`'s index and hash, or is empty; it is empty while the hash is not known.
 struct Shared {
-    folding: Mutex<()>,
+    folding: Mutex<Folding>,
     fold: Arc<dyn Fold>,
     group: store::Group,
     position: Mutex<Position>,
@@ -60,6 +61,11 @@ struct Shared {
     purge_before: AtomicU64,
     /// Index of the newest snapshot that was built or installed since the start, plus one; 0: none.
     snapshot: AtomicU64,
+}
+
+#[derive(Default)]
+struct Folding {
+    retired: bool,
 }
 
 #[derive(Clone, Default)]
@@ -133,6 +139,7 @@ impl Folded {
             let mut position = self.position();
             (position.bytes, position.entries, position.checkpoint_bytes) = (0, 0, bytes.len() as u64);
         }
+        let _still = self.hold_open()?;
         self.shared.group.save_checkpoint(applied.index(), bytes, Box::new(|_| ())).map_err(io::Error::other)
     }
 
@@ -186,8 +193,22 @@ impl Folded {
         (SnapshotMeta { last_log_id: position.applied, last_membership: position.membership }, content)
     }
 
-    fn hold(&self) -> std::sync::MutexGuard<'_, ()> {
+    fn hold(&self) -> std::sync::MutexGuard<'_, Folding> {
         self.shared.folding.lock().expect("nobody panics while holding it")
+    }
+
+    /// Holds what is folded still; an error once it is retired.
+    fn hold_open(&self) -> io::Result<std::sync::MutexGuard<'_, Folding>> {
+        let folding = self.hold();
+        match folding.retired {
+            true => Err(io::Error::other("the group was closed")),
+            false => Ok(folding),
+        }
+    }
+
+    /// Returns when nothing is being folded; nothing will be later.
+    pub fn retire(&self) {
+        self.hold().retired = true;
     }
 
     fn position(&self) -> std::sync::MutexGuard<'_, Position> {
@@ -205,7 +226,7 @@ impl Folded {
     }
 
     fn restore(&self, meta: SnapshotMeta, content: Content) -> io::Result<()> {
-        let _still = self.hold();
+        let _still = self.hold_open()?;
         self.shared.fold.restore(content.state).map_err(io::Error::other)?;
         let applied = meta.last_log_id;
         *self.position() = Position { applied, hash: content.hash, membership: meta.last_membership, ..Position::default() };
@@ -219,7 +240,7 @@ impl Folded {
 
     /// Applies one entry; answers what its proposer is told.
     fn fold(&self, log_id: LogId, payload: EntryPayload) -> io::Result<Response> {
-        let _still = self.hold();
+        let _still = self.hold_open()?;
         let hash = self.position().hash.map(|before| chain::next(before, &log_id, &payload));
         let (response, bytes) = match payload {
             EntryPayload::Blank => (Response::None, 0),
@@ -308,6 +329,7 @@ impl RaftStateMachine<TypeConfig> for Folded {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Content) -> io::Result<()> {
         let index = meta.last_log_id.map_or(0, |id| id.index());
         let bytes = encoding::encode_snapshot(meta, &snapshot);
+        drop(self.hold_open()?);
         self.shared.group.save_checkpoint(index, bytes, Box::new(|_| ())).map_err(io::Error::other)?;
         self.restore(meta.clone(), snapshot)?;
         self.shared.fold.forget_through(index);
@@ -340,6 +362,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let (meta, snapshot) = self.folded.capture();
         if let Some(applied) = meta.last_log_id {
             let bytes = encoding::encode_snapshot(&meta, &snapshot);
+            let _still = self.folded.hold_open()?;
             self.folded.shared.group.save_checkpoint(applied.index(), bytes, Box::new(|_| ())).map_err(io::Error::other)?;
             self.folded.shared.snapshot.fetch_max(applied.index() + 1, Relaxed);
         }

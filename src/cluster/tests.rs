@@ -80,9 +80,9 @@ async fn reopened(members: &[u64]) -> (TempDir, Store, Group) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let identity = Identity { cluster: 1, node: 1, boot: 1, version: "test".into() };
     let mesh = Mesh::start(listener, identity, MeshOptions::new(Secret::new("secret")), Arc::new(Nobody));
-    let (fold, timers, failures) = (Arc::new(Kept::default()), Timers::default(), mpsc::channel(1).0);
+    let (fold, timers, ended) = (Arc::new(Kept::default()), Timers::default(), mpsc::channel(1).0);
     let elections = Elections::default();
-    let group = Group::open(Open { id: 1, node: 1, mesh: &mesh, store: group, fold, timers, failures, elections }).await;
+    let group = Group::open(Open { id: 1, opening: 1, node: 1, mesh: &mesh, store: group, fold, timers, ended, elections }).await;
     (folder, store, group.unwrap())
 }
 

@@ -2,6 +2,8 @@
 //!
 //! A bound that a user can change has its default and its ceiling here; one that cannot be changed is a plain constant.
 
+use std::time::Duration;
+
 /// Longest stream or node name, in bytes (API: 1–128 of `A-Z a-z 0-9 - _ .`).
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest subject or subject filter, in bytes.
@@ -145,6 +147,10 @@ pub const GROUP_TAIL_BYTES: usize = 1 << 20;
 pub const TAILS_BYTES: usize = 256 << 20;
 /// Default number of sealed segments that are open for reading.
 pub const OPEN_SEGMENTS: usize = 32;
+/// Bytes of rows that the scrub of sealed segments verifies in a second, by default.
+pub const SCRUB_BYTES_PER_SECOND: u64 = 16 << 20;
+/// How long the scrub rests between two passes, by default.
+pub const SCRUB_PAUSE: Duration = Duration::from_secs(24 * 3600);
 /// Operations that wait for the store's writer, at most.
 pub const QUEUED_OPS_MAX: usize = 1 << 20;
 /// Payload bytes that wait for the store's writer, at most.

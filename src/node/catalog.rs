@@ -4,7 +4,7 @@ use super::Inner;
 use super::error::{Error, Result};
 use super::remote::{self, method};
 use crate::cluster::mesh::Lane;
-use crate::cluster::{Group, Response};
+use crate::cluster::{Group, Leadership, Response};
 use crate::core::catalog::{Command, Outcome, Reject};
 use crate::core::codec::{Corrupt, Reader, Writer};
 use bytes::Bytes;
@@ -36,15 +36,34 @@ impl Inner {
             if Instant::now() >= deadline {
                 return Err(Error::NoQuorum("the catalog has no leader".into()));
             }
-            self.catalog.changed_within(seen, PAUSE).await;
+            self.catalog_changed_within(seen, PAUSE).await;
         }
+    }
+
+    /// Waits for another leadership of the catalog than `seen`, or for its replica here, at most so long.
+    async fn catalog_changed_within(&self, seen: Leadership, pause: Duration) {
+        let mut seat = self.catalog.changes();
+        let group = seat.borrow_and_update().clone();
+        let changed = async {
+            match group {
+                Some(group) => {
+                    let mut leadership = group.leadership();
+                    if leadership.wait_for(|now| *now != seen).await.is_err() {
+                        let _ = seat.changed().await;
+                    }
+                }
+                None => drop(seat.changed().await),
+            }
+        };
+        let _ = tokio::time::timeout(pause, changed).await;
     }
 
     /// At the catalog's leader. `None`: not accepted, or not known to be.
     pub async fn propose_to_catalog(&self, command: Bytes) -> Option<Outcome> {
-        let leader = self.catalog.current().mine?;
-        self.catalog.confirm_leadership().await.ok()?;
-        let done = self.catalog.propose(leader, command).await.ok()?;
+        let catalog = self.catalog.get()?;
+        let leader = catalog.current().mine?;
+        catalog.confirm_leadership().await.ok()?;
+        let done = catalog.propose(leader, command).await.ok()?;
         match done.await.ok()? {
             Response::Catalog(outcome) => Some(outcome),
             _ => None,
@@ -54,9 +73,10 @@ impl Inner {
     async fn ask_catalog_leader(&self, leader: u64, command: Bytes, deadline: Instant) -> Option<Outcome> {
         let answer = self.mesh.call(leader, Lane::Bulk, method::PROPOSE_CATALOG, command, deadline).await.ok()?;
         let (outcome, upto) = decode_answer(answer).ok()?;
+        let catalog = self.catalog.get()?;
         let mut failed = self.failed.subscribe();
         tokio::select! {
-            applied = timeout_at(deadline, self.catalog.wait_applied(upto)) => applied.ok()?,
+            applied = timeout_at(deadline, catalog.wait_applied(upto)) => applied.ok()?,
             // A node that removed itself hears nothing more of the catalog; what the leader said holds all the same.
             _ = failed.wait_for(Option::is_some) => (),
         }
@@ -65,7 +85,13 @@ impl Inner {
 
     /// Waits until everything that anybody was told about the catalog is folded here.
     pub async fn catch_up_catalog(&self) -> Result<()> {
-        self.catch_up(&self.catalog.clone(), Instant::now() + CATALOG_WAIT).await
+        let deadline = Instant::now() + CATALOG_WAIT;
+        let mut seat = self.catalog.changes();
+        let group = timeout_at(deadline, seat.wait_for(Option::is_some)).await;
+        let Some(group) = group.ok().and_then(|seat| seat.ok()?.clone()) else {
+            return Err(Error::NoQuorum("this node's catalog is being rebuilt from the others".into()));
+        };
+        self.catch_up(&group, deadline).await
     }
 
     /// Waits until everything that was acknowledged to anybody before this call is applied to the group's replica here.

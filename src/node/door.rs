@@ -9,7 +9,7 @@ use super::purge::purge_here;
 use super::remote::{self, Forward, ReadChunk, method, refusal};
 use super::streams::Status;
 use crate::cluster::mesh::{Handler, Peer, Reply};
-use crate::cluster::{Groups, method as consensus};
+use crate::cluster::{Groups, NotOut, method as consensus};
 use crate::core::batch::decode_events;
 use crate::core::catalog::NodeState;
 use bytes::Bytes;
@@ -49,6 +49,7 @@ impl Handler for Door {
         };
         match number {
             method::FORWARD if from.node != 0 => forward(&node, from, body, reply),
+            method::COUNT_OUT if from.node != 0 => drop(tokio::spawn(count_out(node, from, body, reply))),
             _ => drop(tokio::spawn(answer(node, from, number, body, reply))),
         }
     }
@@ -68,6 +69,28 @@ fn forward(node: &Arc<Inner>, from: Peer, body: Bytes, reply: Reply) {
     }
 }
 
+/// Takes the asking node out of a group that this one leads: its replica there is damaged.
+async fn count_out(node: Arc<Inner>, from: Peer, body: Bytes, reply: Reply) {
+    let Some(group) = remote::decode_number(body).ok().and_then(|id| node.groups.get(id)) else {
+        return reply.refuse(refusal::NOT_LEADER, "");
+    };
+    let alive = node.alive();
+    let voters = group.voters();
+    let others = voters.iter().filter(|id| **id != from.node && alive.contains(id)).count();
+    if group.current().mine.is_some() && voters.contains(&from.node) && others <= voters.len() / 2 {
+        let why = format!("{others} of its {} replicas are whole and within reach, which is no majority to go on with", voters.len());
+        return reply.refuse(refusal::REJECTED, &why);
+    }
+    match group.count_out(from.node).await {
+        Ok(leader) => reply.ok(remote::encode_counted_out(leader.term, leader.node_id)),
+        Err(NotOut::NotLeader(leader)) => {
+            let hint = leader.map(|id| id.to_string()).unwrap_or_default();
+            reply.refuse(refusal::NOT_LEADER, &hint);
+        }
+        Err(NotOut::Failed(why)) => reply.refuse(refusal::NOT_ACCEPTED, &why),
+    }
+}
+
 async fn answer(node: Arc<Inner>, from: Peer, number: u16, body: Bytes, reply: Reply) {
     let answer = match number {
         method::JOIN => membership::join(&node, from, body).await,
@@ -78,6 +101,11 @@ async fn answer(node: Arc<Inner>, from: Peer, number: u16, body: Bytes, reply: R
         method::STREAM_STATUS => stream_status(&node, body),
         method::MOVE_LEADER => move_leader(&node, body).await,
         method::PURGE => purge(&node, body).await,
+        method::REPLICA => remote::decode_number(body).map(|group| node.replica_here(group).encode()).map_err(Error::from),
+        method::HEALTH => {
+            let (damaged, rebuilding) = node.rebuilds.counts();
+            Ok(remote::encode_health(damaged, rebuilding))
+        }
         method::MEMBERSHIP => Ok(Bytes::new()),
         method::DISK => super::disk::hear(&node, from.node, body),
         method::COMPARE => super::verify::compare(&node, body).await,
@@ -96,7 +124,7 @@ type Answer = super::Result<Bytes>;
 
 async fn propose_catalog(node: &Inner, body: Bytes) -> Answer {
     let outcome = node.propose_to_catalog(body).await.ok_or(Error::NoLeader)?;
-    let upto = *node.catalog.folded().applied().borrow();
+    let upto = *node.catalog.get().ok_or(Error::NoLeader)?.folded().applied().borrow();
     Ok(encode_answer(&outcome, upto))
 }
 

@@ -41,6 +41,8 @@ pub enum Error {
     Draining,
     #[error("this node is still starting")]
     Starting,
+    #[error("{0}")]
+    Damaged(String),
     #[error("not enough of the cluster could be reached in time: {0}")]
     NoQuorum(String),
 

@@ -248,7 +248,7 @@ impl Task {
     /// For a stream without a replica here: the leader that a peer named, else one replica after the other; of those that are up.
     fn remote_leader(&self, node: &Inner, stream: &Stream) -> Option<u64> {
         let mut replicas = stream.placement();
-        replicas.retain(|id| node.is_up(*id));
+        replicas.retain(|id| *id != node.id && node.is_up(*id));
         let tried = replicas.get(self.failures % replicas.len().max(1)).copied();
         self.hint.filter(|hint| replicas.contains(hint)).or(tried)
     }

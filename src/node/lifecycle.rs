@@ -7,9 +7,9 @@ use super::door::Door;
 use super::error::Error;
 use super::identity::{Identity, Join, Joined};
 use super::remote::{self, method, refusal};
-use super::{Inner, Node, disk, membership, placing, upkeep};
+use super::{Inner, Node, disk, membership, placing, rebuild, seat::Seat, upkeep};
 use crate::cluster::mesh::{self, CallError, Lane, Mesh, PeerState};
-use crate::cluster::{Cause, Elected, Failure, Group, Groups};
+use crate::cluster::{Cause, Elected, Ended, Failure, Group, Groups};
 use crate::core::NodeName;
 use crate::core::catalog::{Command, NodeRecord, NodeState};
 use crate::core::limits;
@@ -25,9 +25,12 @@ use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The catalog's group.
-const CATALOG: u64 = 0;
+pub(super) const CATALOG: u64 = 0;
 /// Pause between two rounds of asking to be let in.
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
+/// A group that ends by itself so many times within so long ends the node: opening it again does not help.
+const ENDINGS_MAX: usize = 3;
+const ENDINGS_WITHIN: Duration = Duration::from_secs(60);
 /// Longest handing over of all leaderships at a graceful stop.
 const HAND_OVER: Duration = Duration::from_secs(5);
 /// Longest wait for the outcomes of publishes at a graceful stop.
@@ -119,8 +122,8 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
     };
     let mut identity = wake(&store, &config).await?;
 
-    let (failures, failing) = mpsc::channel(16);
-    let groups = Groups::new(store.clone(), config.timers, failures);
+    let (tell_ended, ended) = mpsc::channel(16);
+    let groups = Groups::new(store.clone(), config.timers, tell_ended);
     let door = Arc::new(Door::new(groups.clone()));
     let listener = config.peer_listener.here().map_err(|error| StartError(format!("the peer listener cannot be used: {error}")))?;
     let mut options = mesh::Options { network, ..mesh::Options::new(config.secret.clone()) };
@@ -146,8 +149,7 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
 
     let directory = Arc::new(Directory::default());
     let disk = Arc::new(disk::Disk::new(identity.node, store.space_now().level));
-    let catalog = groups.open(CATALOG, identity.node, directory.clone()).await;
-    let catalog = catalog.map_err(|failure| StartError(format!("the catalog cannot be opened: {}", failure.why)))?;
+    let catalog = open_catalog(&store, &groups, identity.node, &directory).await?;
     let inner = Arc::new(Inner {
         id: identity.node,
         boot: identity.boot,
@@ -160,11 +162,12 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
         store,
         mesh,
         groups,
-        catalog,
+        catalog: Seat::new(catalog),
         directory,
         disk,
         identity: Mutex::new(identity),
         streams: RwLock::new(HashMap::new()),
+        left: Default::default(),
         room: Arc::new(Semaphore::new(limits::PENDING_BYTES_MAX)),
         runtime: tokio::runtime::Handle::current(),
         own_runtime: Mutex::new(runtime),
@@ -175,12 +178,16 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
         nodes: watch::Sender::default(),
         failed: watch::Sender::new(None),
         metrics: Default::default(),
+        rebuilds: Default::default(),
+        health: Default::default(),
     });
     door.open(&inner);
     if founding {
         found(&inner).await?;
     }
-    inner.tasks.spawn_on(watch_failures(inner.clone(), failing), &inner.runtime);
+    inner.tasks.spawn_on(watch_failures(inner.clone(), ended), &inner.runtime);
+    inner.tasks.spawn_on(rebuild::run(inner.clone()), &inner.runtime);
+    inner.tasks.spawn_on(rebuild::note_new_groups(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(follow_nodes(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(placing::run(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(upkeep::run(inner.clone()), &inner.runtime);
@@ -191,6 +198,19 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
     let (watching, stop) = (inner.groups.watch_peers(inner.id), inner.stop.clone());
     inner.tasks.spawn_on(async move { stop.run_until_cancelled(watching).await }, &inner.runtime);
     Ok(Node { inner })
+}
+
+/// The catalog's replica; none where it is damaged: then it is made anew once the node runs.
+async fn open_catalog(store: &Store, groups: &Groups, node: u64, directory: &Arc<Directory>) -> Result<Option<Group>, StartError> {
+    let is_fenced = || store.fences().borrow().of(CATALOG).is_some();
+    if is_fenced() {
+        return Ok(None);
+    }
+    match groups.open(CATALOG, node, directory.clone()).await {
+        Ok(group) => Ok(Some(group)),
+        Err(_) if is_fenced() => Ok(None),
+        Err(failure) => Err(StartError(format!("the catalog cannot be opened: {}", failure.why))),
+    }
 }
 
 async fn open_store(config: &Config) -> Result<Store, StartError> {
@@ -290,7 +310,8 @@ async fn join(mesh: &Mesh, seeds: &[String], ask: Join) -> Result<Joined, StartE
 
 /// Makes the first node's cluster.
 async fn found(node: &Arc<Inner>) -> Result<(), StartError> {
-    node.catalog.initialize(&[node.id]).await.map_err(failed("the cluster cannot be founded"))?;
+    let catalog = node.catalog.get().ok_or_else(|| StartError("the cluster cannot be founded: the catalog is damaged".into()))?;
+    catalog.initialize(&[node.id]).await.map_err(failed("the cluster cannot be founded"))?;
     let add = Command::AddNode {
         token: node.identity.lock().expect("nobody panics while holding it").token,
         name: node.name.clone(),
@@ -431,19 +452,63 @@ async fn tell_leaders(node: Arc<Inner>) {
     }
 }
 
-async fn watch_failures(node: Arc<Inner>, mut failing: mpsc::Receiver<Failure>) {
+/// Tells what ends a group from what ends the node: damage is fenced, a panic is tried again, a disk that fails stops everything.
+async fn watch_failures(node: Arc<Inner>, mut ended: mpsc::Receiver<Ended>) {
     let mut disk = node.store.failed();
-    let failure = tokio::select! {
-        _ = node.stop.cancelled() => return,
-        failure = failing.recv() => failure,
-        failed = disk.wait_for(Option::is_some) => {
-            let why = failed.ok().and_then(|error| error.clone()).map(|error| error.to_string());
-            why.map(|why| Failure { group: CATALOG, why })
+    let mut endings: HashMap<u64, Vec<Instant>> = HashMap::new();
+    loop {
+        let failure = tokio::select! {
+            _ = node.stop.cancelled() => return,
+            Some(ended) = ended.recv() => after_end(&node, ended, &mut endings).await,
+            why = disk_failure(&mut disk) => Some(Failure { group: CATALOG, why }),
+        };
+        if let Some(failure) = failure {
+            return node.fail(failure);
         }
-    };
-    if let Some(failure) = failure {
-        node.fail(failure);
     }
+}
+
+/// Resolves with the first fault of the disk.
+async fn disk_failure(disk: &mut watch::Receiver<Option<crate::store::Error>>) -> String {
+    let failed = disk.wait_for(Option::is_some).await.ok().and_then(|error| error.clone());
+    match failed {
+        Some(error) => error.to_string(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Opens a group again that ended by itself, unless the node must stop, or the group is fenced: then it is rebuilt.
+async fn after_end(node: &Arc<Inner>, ended: Ended, endings: &mut HashMap<u64, Vec<Instant>>) -> Option<Failure> {
+    let Ended { group, opening, why } = ended;
+    if node.groups.get(group).is_none_or(|open| open.opening() != opening || open.is_retired()) {
+        // It was closed meanwhile, or opened again.
+        return None;
+    }
+    let failed = node.store.failed().borrow().clone();
+    if let Some(error) = failed {
+        return Some(Failure { group, why: error.to_string() });
+    }
+    if node.fence_of(group).is_some() {
+        return None;
+    }
+    let endings = endings.entry(group).or_default();
+    endings.retain(|at| at.elapsed() < ENDINGS_WITHIN);
+    endings.push(Instant::now());
+    if endings.len() >= ENDINGS_MAX {
+        let why = format!("{} ended {ENDINGS_MAX} times within {} s: {why}", node.name_of(group), ENDINGS_WITHIN.as_secs());
+        return Some(Failure { group, why });
+    }
+    tracing::error!(group, "{} ended and is opened again: {why}", node.name_of(group));
+    rebuild::close(node, group).await;
+    if group == CATALOG {
+        rebuild::open_catalog(node).await;
+        return None;
+    }
+    let record = node.directory.read().stream_of_group(group).cloned();
+    if let Some(record) = record {
+        placing::open(node, record).await;
+    }
+    None
 }
 
 impl Inner {
@@ -519,11 +584,9 @@ impl Inner {
     }
 
     pub(super) async fn hand_over_catalog(&self) {
-        if self.catalog.current().mine.is_none() {
-            return;
-        }
-        if let Ok(to) = self.successor(&self.catalog, None).await {
-            let _ = self.catalog.transfer_leader(to, HAND_OVER).await;
+        let Some(catalog) = self.catalog.get().filter(|catalog| catalog.current().mine.is_some()) else { return };
+        if let Ok(to) = self.successor(&catalog, None).await {
+            let _ = catalog.transfer_leader(to, HAND_OVER).await;
         }
     }
 }

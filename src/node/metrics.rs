@@ -11,6 +11,8 @@ pub struct Metrics {
     pub publish_requests: Counter,
     pub publish_events: Counter,
     pub publish_bytes: Counter,
+    pub replicas_fenced: Counter,
+    pub rebuilds_done: Counter,
     registry: Mutex<Registry>,
     peers_connected: Gauge,
     nodes: Gauge,
@@ -18,6 +20,8 @@ pub struct Metrics {
     streams_held: Gauge,
     streams_led: Gauge,
     streams_without_leader: Gauge,
+    replicas_damaged: Gauge,
+    replicas_rebuilding: Gauge,
     pending_bytes: Gauge,
     disk_free_bytes: Gauge,
     disk_reserve_bytes: Gauge,
@@ -35,6 +39,8 @@ impl Default for Metrics {
         let publish_requests = counter("publish_requests", "Publish requests admitted by this node");
         let publish_events = counter("publish_events", "Events in publish requests admitted by this node");
         let publish_bytes = counter("publish_bytes", "Bytes of those events");
+        let replicas_fenced = counter("replicas_fenced", "Replicas of this node that were found damaged and taken out of service");
+        let rebuilds_done = counter("rebuilds_done", "Damaged replicas of this node that were made anew from the others");
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -44,12 +50,16 @@ impl Default for Metrics {
             publish_requests,
             publish_events,
             publish_bytes,
+            replicas_fenced,
+            rebuilds_done,
             peers_connected: gauge("peers_connected", "Peers that this node can reach"),
             nodes: gauge("nodes", "Nodes of the cluster"),
             streams: gauge("streams", "Streams of the cluster"),
             streams_held: gauge("streams_held", "Streams with a replica on this node"),
             streams_led: gauge("streams_led", "Streams led by this node"),
             streams_without_leader: gauge("streams_without_leader", "Streams held by this node that know no leader"),
+            replicas_damaged: gauge("replicas_damaged", "Replicas of this node that are damaged and cannot be rebuilt at present"),
+            replicas_rebuilding: gauge("replicas_rebuilding", "Damaged replicas of this node that are being made anew from the others"),
             pending_bytes: gauge("publish_pending_bytes", "Bytes of publishes that wait for their outcome"),
             disk_free_bytes: gauge("disk_free_bytes", "Bytes free on the disk of this node's data, without what waits to be written"),
             disk_reserve_bytes: gauge("disk_reserve_bytes", "Free bytes below which this node takes nothing new"),
@@ -94,6 +104,9 @@ impl Metrics {
         self.streams_held.set(held);
         self.streams_led.set(led);
         self.streams_without_leader.set(without);
+        let (damaged, rebuilding) = node.rebuilds.counts();
+        self.replicas_damaged.set(damaged as i64);
+        self.replicas_rebuilding.set(rebuilding as i64);
         let space = node.store.space_now();
         self.disk_free_bytes.set(space.free as i64);
         self.disk_reserve_bytes.set(space.reserve as i64);

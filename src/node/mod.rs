@@ -4,7 +4,7 @@
 //! `proposer` makes an entry of everything that waits → consensus → the `replica` folds it → the outcome goes back the way it came.
 //! A read: [`read`] takes the tail that the `replica` shares, or a bounded chunk of the log; where no replica is here, it asks one.
 //! `lifecycle` starts and stops, `placing` opens and closes replicas as the catalog says, `upkeep` does what leaders owe their streams,
-//! `door` takes what peers ask, `disk` knows whose disk is nearly full, `verify` compares replicas.
+//! `rebuild` makes damaged replicas anew, `door` takes what peers ask, `disk` knows whose disk is nearly full, `verify` compares replicas.
 //! This room may touch `core`, `store` (to open it) and `cluster`.
 
 mod catalog;
@@ -25,8 +25,10 @@ mod proposer;
 mod publish;
 mod purge;
 mod read;
+mod rebuild;
 mod remote;
 mod replica;
+mod seat;
 mod stream;
 mod streams;
 mod types;
@@ -50,12 +52,12 @@ pub use read::Reader;
 pub use types::*;
 pub use verify::{Agreement, ReplicaCheck, Reread, Verification};
 
-use crate::cluster::{Failure, Group, Groups, mesh::Mesh};
+use crate::cluster::{Failure, Groups, mesh::Mesh};
 use crate::core::NodeName;
 use crate::store::Store;
 use directory::Directory;
 use identity::Identity;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, RwLock};
 use stream::Stream;
 use tokio::sync::{Semaphore, watch};
@@ -80,12 +82,14 @@ struct Inner {
     store: Store,
     mesh: Mesh,
     groups: Groups,
-    catalog: Group,
+    catalog: seat::Seat,
     directory: Arc<Directory>,
     disk: Arc<disk::Disk>,
     identity: Mutex<Identity>,
     /// By group id.
     streams: RwLock<HashMap<u64, Arc<Stream>>>,
+    /// Groups that live elsewhere and do not count this node any more, as their leaders said when they were closed here.
+    left: Mutex<BTreeSet<u64>>,
     /// Bytes that may still wait for an outcome.
     room: Arc<Semaphore>,
     /// Consensus, mesh and everything that must not wait behind HTTP.
@@ -102,6 +106,9 @@ struct Inner {
     nodes: watch::Sender<Arc<Vec<NodeInfo>>>,
     failed: watch::Sender<Option<Failure>>,
     metrics: metrics::Metrics,
+    rebuilds: rebuild::Rebuilds,
+    /// What the nodes last said of their damaged and rebuilding replicas.
+    health: Mutex<BTreeMap<u64, (u64, u64)>>,
 }
 
 impl Node {

@@ -2,19 +2,27 @@
 
 use super::catalog::rejected;
 use super::error::{Error, Result};
+use super::lifecycle::CATALOG;
+use super::remote::{self, method};
 use super::types::{ClusterInfo, NodeInfo, Readiness};
 use super::{Inner, Node};
-use crate::cluster::mesh::PeerState;
+use crate::cluster::mesh::{Lane, PeerState};
 use crate::core::NodeName;
 use crate::core::catalog::{Command, NodeState, Outcome};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Longest wait for the other nodes to say how they are.
+const HEALTH_WAIT: Duration = Duration::from_millis(500);
 
 impl Node {
     pub async fn cluster(&self) -> Result<ClusterInfo> {
         let node = &self.inner;
         let catalog_leader = node.catalog.current().leader;
+        node.ask_health().await;
         Ok(ClusterInfo {
             cluster: format!("{:032x}", node.cluster),
             node: node.name.clone(),
@@ -58,6 +66,10 @@ impl Node {
         let node = &self.inner;
         if *node.leaving.borrow() {
             return Readiness::Draining;
+        }
+        if let Some(out) = node.rebuilds.get(CATALOG) {
+            let stuck = out.stuck.map(|stuck| format!("; {stuck}")).unwrap_or_default();
+            return Readiness::Rebuilding(format!("rebuilding: {}{stuck}", out.why));
         }
         if node.catalog.current().leader.is_none() {
             return Readiness::NoQuorum("the catalog has no leader".into());
@@ -124,6 +136,10 @@ impl Inner {
         let catalog = self.directory.read();
         let mine = catalog.streams.values().filter(|record| record.placement.contains(&self.id));
         mine.fold((0, 0), |(opening, leaderless), record| {
+            // What is damaged is served by the other replicas.
+            if self.is_out(record.group) {
+                return (opening, leaderless);
+            }
             let local = self.stream_of_group(record.group).and_then(|stream| stream.local());
             match local.map(|local| local.group.current().leader) {
                 None => (opening + 1, leaderless),
@@ -131,6 +147,19 @@ impl Inner {
                 Some(Some(_)) => (opening, leaderless),
             }
         })
+    }
+
+    /// Asks every node that can be reached how many of its replicas are not whole, for the next pictures.
+    async fn ask_health(&self) {
+        let deadline = Instant::now() + HEALTH_WAIT;
+        let peers = self.alive().into_iter().filter(|id| *id != self.id);
+        let asked = peers.map(|id| async move {
+            let answer = self.mesh.call(id, Lane::Bulk, method::HEALTH, bytes::Bytes::new(), deadline).await.ok()?;
+            Some((id, remote::decode_health(answer).ok()?))
+        });
+        let mut answers: BTreeMap<u64, (u64, u64)> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
+        answers.insert(self.id, self.rebuilds.counts());
+        self.health.lock().expect("nobody panics while holding it").append(&mut answers);
     }
 
     /// The same with what each node leads and holds: a look at all streams.
@@ -146,6 +175,8 @@ impl Inner {
     /// Every node that was not removed; what it leads and holds is not counted.
     pub fn picture(&self) -> Vec<NodeInfo> {
         let alive = self.alive();
+        let health = self.health.lock().expect("nobody panics while holding it").clone();
+        let health = |id: u64| if id == self.id { self.rebuilds.counts() } else { health.get(&id).copied().unwrap_or_default() };
         let versions = self.mesh.peers().borrow().clone();
         let members = self.directory.members().into_iter();
         let info = members.map(|node| NodeInfo {
@@ -157,6 +188,8 @@ impl Inner {
             streams_led: 0,
             streams_held: 0,
             disk: self.disk.level(node.id),
+            replicas_damaged: health(node.id).0,
+            replicas_rebuilding: health(node.id).1,
             id: node.id,
             name: node.name,
             url: node.url,

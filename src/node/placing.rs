@@ -3,12 +3,14 @@
 //! Data is deleted only on positive knowledge: the stream was deleted, or the catalog places it elsewhere and its group no longer counts
 //! this node as a member. A group that the catalog does not know stays where it is, closed.
 
-use super::Inner;
+use super::lifecycle::CATALOG;
 use super::proposer::Proposer;
 use super::replica::Replica;
 use super::stream::{Local, Stream};
+use super::{Inner, rebuild};
 use crate::core::catalog::StreamRecord;
 use futures_util::{StreamExt, stream};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -36,36 +38,50 @@ pub async fn run(node: Arc<Inner>) {
 }
 
 async fn open_wanted(node: &Arc<Inner>) {
+    let kept = kept(node);
     let wanted: Vec<StreamRecord> = {
         let catalog = node.directory.read();
-        catalog.streams.values().filter(|record| is_new(node, record)).cloned().collect()
+        let holds = |record: &StreamRecord| record.placement.contains(&node.id) || kept.contains(&record.group);
+        catalog.streams.values().filter(|record| is_new(node, record, holds(record))).cloned().collect()
     };
     stream::iter(wanted).for_each_concurrent(OPENING, |record| open(node, record)).await;
 }
 
 /// Whether the record says something that this node has not acted on.
-fn is_new(node: &Inner, record: &StreamRecord) -> bool {
+fn is_new(node: &Inner, record: &StreamRecord, holds: bool) -> bool {
     match node.stream_of_group(record.group) {
-        Some(stream) => *stream.record() != *record || (record.placement.contains(&node.id) && stream.local().is_none()),
-        None => record.placement.contains(&node.id),
+        Some(stream) => *stream.record() != *record || (holds && stream.local().is_none()),
+        None => holds,
     }
 }
 
-async fn open(node: &Arc<Inner>, record: StreamRecord) {
+/// Groups with data here that may still count on this node, wherever the catalog places them.
+fn kept(node: &Inner) -> BTreeSet<u64> {
+    let left = node.left.lock().expect("nobody panics while holding it");
+    node.store.groups().into_iter().filter(|group| !left.contains(group)).collect()
+}
+
+pub async fn open(node: &Arc<Inner>, record: StreamRecord) {
     let stream = node.handle(&record);
-    if !record.placement.contains(&node.id) || stream.local().is_some() || node.stop.is_cancelled() {
+    // One opening of a stream at a time: it may be asked for by the catalog and by a rebuild.
+    let _opening = stream.opening().await;
+    let holds = record.placement.contains(&node.id) || kept(node).contains(&record.group);
+    if !holds || stream.local().is_some() || node.stop.is_cancelled() || node.fence_of(record.group).is_some() {
         return;
     }
     let replica = Arc::new(Replica::default());
     let group = match node.groups.open(record.group, node.id, replica.clone()).await {
         Ok(group) => group,
+        // It was found damaged just now, and will be made anew.
+        Err(_) if node.fence_of(record.group).is_some() => return,
         Err(failure) => return node.fail(failure),
     };
     let (clock, disk) = (node.clock.clone(), node.disk.clone());
     let proposer = Proposer::start(&node.runtime, &stream, group.clone(), replica.state(), clock, disk);
     stream.set_local(Some(Local { group: group.clone(), replica, proposer }));
-    if record.initial.contains(&node.id) {
-        node.tasks.spawn_on(begin(node.clone(), stream, record), &node.runtime);
+    // A replica that was begun anew here gets its log from the others, and never begins the group a second time.
+    if record.initial.contains(&node.id) && !node.store.fences().borrow().anew.contains(&record.group) {
+        node.tasks.spawn_on(begin(node.clone(), stream.clone(), record), &node.runtime);
     }
 }
 
@@ -79,6 +95,13 @@ async fn begin(node: Arc<Inner>, stream: Arc<Stream>, record: StreamRecord) {
         if begun || node.stop.is_cancelled() {
             return;
         }
+    }
+    // A replica that came back to where its group once began, or lost what it had, must not begin it a second time.
+    let others = [&record.initial[..], &record.placement[..]].concat();
+    let alive = node.alive();
+    let others: Vec<u64> = others.into_iter().filter(|id| *id != node.id && alive.contains(id)).collect();
+    if node.ask_replicas(&others, record.group).await.into_values().flatten().any(|answer| answer.begun) {
+        return;
     }
     if !local.group.is_initialized().await
         && let Err(error) = local.group.initialize(&record.initial).await
@@ -111,7 +134,7 @@ async fn delete(node: &Arc<Inner>, stream: &Arc<Stream>) {
 }
 
 /// The stream lives elsewhere: this replica goes once its group counts it out. It may never hear of that by itself: nobody replicates
-/// to somebody who is out. So the leader is asked.
+/// to somebody who is out. So the leader is asked; and again once the replica is closed, when nothing of it can be counted any more.
 async fn leave(node: &Arc<Inner>, stream: &Arc<Stream>) {
     let Some(local) = stream.local() else { return };
     if local.group.current().mine.is_some() {
@@ -123,24 +146,54 @@ async fn leave(node: &Arc<Inner>, stream: &Arc<Stream>) {
     }
     stream.set_local(None);
     node.groups.close(stream.group).await;
+    settle(node, stream.group).await;
 }
 
-/// Deletes the data of closed groups that the catalog knows to be deleted or placed elsewhere.
+/// Makes sure that a closed group does not count this node. If nobody can say so now, it is opened again.
+async fn settle(node: &Inner, group: u64) {
+    if rebuild::ask_out(node, group).await.is_ok() {
+        node.left.lock().expect("nobody panics while holding it").insert(group);
+    }
+}
+
+/// Deletes the data of closed groups whose stream was deleted, or that count this node out.
+///
+/// A stream that is not in the catalog, with a group that was given out, was deleted: that is as true of an older catalog as of the
+/// newest. That it is placed elsewhere says nothing about its group's members, so their leader must have.
 async fn sweep(node: &Arc<Inner>) {
-    let leftovers: Vec<u64> = {
-        let catalog = node.directory.read();
-        let known = |group: &u64| *group != 0 && *group < catalog.next_group;
-        let placed_here = |group: &u64| catalog.stream_of_group(*group).is_some_and(|record| record.placement.contains(&node.id));
-        node.store.groups().into_iter().filter(|group| known(group) && !placed_here(group) && node.groups.get(*group).is_none()).collect()
-    };
-    for group in leftovers {
-        let before = Instant::now();
-        match node.store.drop_group(group) {
-            Ok(dropped) => match dropped.await {
-                Ok(()) => tracing::info!(group, took = ?before.elapsed(), "the replica's data was deleted"),
-                Err(error) => tracing::warn!(group, %error, "the replica's data could not be deleted"),
-            },
-            Err(error) => tracing::warn!(group, %error, "the replica's data could not be deleted"),
+    let fenced: Vec<u64> = node.store.fences().borrow().groups.keys().copied().collect();
+    let closed = node.store.groups().into_iter().chain(fenced).filter(|group| *group != CATALOG && node.groups.get(*group).is_none());
+    for group in closed.collect::<BTreeSet<_>>() {
+        let (deleted, elsewhere) = {
+            let catalog = node.directory.read();
+            let record = catalog.stream_of_group(group);
+            (record.is_none() && group < catalog.next_group, record.is_some_and(|record| !record.placement.contains(&node.id)))
+        };
+        if elsewhere && node.fence_of(group).is_some() {
+            settle(node, group).await;
         }
+        let left = node.left.lock().expect("nobody panics while holding it").contains(&group);
+        if deleted || (elsewhere && left) {
+            remove(node, group).await;
+        }
+        if !elsewhere {
+            node.left.lock().expect("nobody panics while holding it").remove(&group);
+        }
+    }
+}
+
+async fn remove(node: &Inner, group: u64) {
+    let before = Instant::now();
+    let removed = match node.fence_of(group) {
+        Some(_) => node.store.begin_anew(group),
+        None => node.store.drop_group(group),
+    };
+    let removed = match removed {
+        Ok(durable) => durable.await,
+        Err(error) => Err(error),
+    };
+    match removed {
+        Ok(()) => tracing::info!(group, took = ?before.elapsed(), "the replica's data was deleted"),
+        Err(error) => tracing::warn!(group, %error, "the replica's data could not be deleted"),
     }
 }

@@ -34,6 +34,9 @@ impl Node {
         let bytes = check(&publish.events, None)?;
         let stream = node.stream_for_publish(stream).await?;
         check(&publish.events, Some(&stream.settings()))?;
+        if let Some(damage) = node.is_lost(&stream) {
+            return Err(damage);
+        }
         let Publish { events, expected_last_seq, deadline } = publish;
         let wanted = u32::try_from(bytes + OVERHEAD_BYTES * events.len() as u64).unwrap_or(u32::MAX);
         let room = timeout_at(deadline, node.room.clone().acquire_many_owned(wanted)).await;
@@ -44,7 +47,13 @@ impl Node {
         node.metrics.publish_bytes.inc_by(bytes);
         let forwarder = stream.forwarder(|| Forwarder::start(node, &stream));
         forwarder.submit(Submit { events, expected_last_seq, deadline, done, room }).await?;
-        Ok(async move { outcome.await.unwrap_or(Err(Error::OutcomeUnknown)) })
+        let (node, group) = (node.clone(), stream.group);
+        Ok(async move {
+            match outcome.await.unwrap_or(Err(Error::OutcomeUnknown)) {
+                Err(error) => Err(node.explain(group, error).await),
+                published => published,
+            }
+        })
     }
 }
 

@@ -81,28 +81,64 @@ impl Reader {
     /// The next items in order: at the tail shared with every other reader, further back read from the log. Empty only after
     /// `take.wait`. Cancel safe: a dropped call has not moved the cursor past an item.
     pub async fn next(&mut self, take: Take) -> Result<Chunk> {
-        let step = match self.local().await? {
-            Some(local) => self.next_local(&local, take, take.wait.is_zero()).await?,
-            None => self.next_remote(take).await?,
-        };
-        self.start = Start::Seq(step.next);
-        Ok(Chunk { items: step.items, next: step.next, last_seq: step.state.last_seq })
+        let deadline = Instant::now() + take.wait;
+        loop {
+            let take = Take { wait: deadline.saturating_duration_since(Instant::now()), ..take };
+            let barrier = take.wait.is_zero();
+            let step = match self.local().await? {
+                Some(local) => {
+                    let mut locals = self.stream.locals();
+                    let step = tokio::select! {
+                        biased;
+                        step = self.next_local(&local, take, barrier) => Some(step),
+                        _ = locals.wait_for(|now| !now.as_ref().is_some_and(|now| now.group.is(&local.group))) => None,
+                    };
+                    match (step, self.gone()) {
+                        // What a replica said that is out by now is not to be relied on: it may have been emptied meanwhile.
+                        (_, None) if self.went_away(&local) => continue,
+                        (None, Some(gone)) => Err(gone),
+                        (None, None) => continue,
+                        (Some(step), _) => step,
+                    }
+                }
+                None => self.next_remote(take).await,
+            };
+            let step = match step {
+                Ok(step) => step,
+                Err(error) => return Err(self.node.explain(self.stream.group, error).await),
+            };
+            self.start = Start::Seq(step.next);
+            return Ok(Chunk { items: step.items, next: step.next, last_seq: step.state.last_seq });
+        }
+    }
+
+    /// Whether the replica that was read from is another now, or none.
+    fn went_away(&self, local: &Local) -> bool {
+        self.node.is_out(self.stream.group) || !self.stream.local().is_some_and(|now| now.group.is(&local.group))
     }
 
     /// Begins with everything that anybody was told before, purges included, and turns a start that moves with the stream into a seq.
     async fn resolve(&mut self) -> Result<()> {
-        let local = self.local().await?;
-        if let Some(local) = &local {
-            // Without a leader the beginning is as new as this replica.
-            let _ = timeout(START_WAIT, self.node.catch_up(&local.group, Instant::now() + START_WAIT)).await;
+        loop {
+            let local = self.local().await?;
+            if let Some(local) = &local {
+                // Without a leader the beginning is as new as this replica.
+                let _ = timeout(START_WAIT, self.node.catch_up(&local.group, Instant::now() + START_WAIT)).await;
+            }
+            let seq = match (self.start, &local) {
+                (Start::Seq(seq), _) => Ok(seq),
+                (_, Some(local)) => self.resolve_local(local).await,
+                (_, None) => self.ask(Take { events: 0, wait: Duration::ZERO }, true).await.map(|step| step.next),
+            };
+            if local.is_some_and(|local| self.went_away(&local)) {
+                continue;
+            }
+            match seq {
+                Ok(seq) => self.start = Start::Seq(seq),
+                Err(error) => return Err(self.node.explain(self.stream.group, error).await),
+            }
+            return Ok(());
         }
-        let seq = match (self.start, local) {
-            (Start::Seq(seq), _) => seq,
-            (_, Some(local)) => self.resolve_local(&local).await?,
-            (_, None) => self.ask(Take { events: 0, wait: Duration::ZERO }, true).await?.next,
-        };
-        self.start = Start::Seq(seq);
-        Ok(())
     }
 
     async fn resolve_local(&mut self, local: &Local) -> Result<u64> {
@@ -118,6 +154,12 @@ impl Reader {
 
     /// The replica here, waiting for it to open where the catalog says that it belongs here.
     async fn local(&self) -> Result<Option<Local>> {
+        if let Some(damage) = self.node.is_lost(&self.stream) {
+            return Err(self.gone().unwrap_or(damage));
+        }
+        if self.node.is_out(self.stream.group) {
+            return Ok(None);
+        }
         if let Some(local) = self.stream.local() {
             return Ok(Some(local));
         }
@@ -126,9 +168,14 @@ impl Reader {
         }
         let mut locals = self.stream.locals();
         let opened = locals.wait_for(Option::is_some);
-        match timeout(BARRIER_WAIT, opened).await {
-            Ok(Ok(local)) => Ok(local.clone()),
-            _ => Err(self.gone().unwrap_or(Error::NoLeader)),
+        let mut fences = self.node.store.fences();
+        let fenced = fences.wait_for(|fences| fences.of(self.stream.group).is_some());
+        tokio::select! {
+            opened = timeout(BARRIER_WAIT, opened) => match opened {
+                Ok(Ok(local)) => Ok(local.clone()),
+                _ => Err(self.gone().unwrap_or(Error::NoLeader)),
+            },
+            _ = fenced => Ok(None),
         }
     }
 
@@ -258,13 +305,15 @@ impl Inner {
     /// A step for a node without a replica.
     pub async fn serve_chunk(self: &Arc<Inner>, chunk: ReadChunk) -> Result<Step> {
         let stream = self.stream_of_group(chunk.group).ok_or(Error::NoLeader)?;
-        let local = stream.local().ok_or(Error::NoLeader)?;
+        let local = stream.local().filter(|_| !self.is_out(chunk.group)).ok_or(Error::NoLeader)?;
         let take = Take { events: chunk.events as usize, wait: Duration::from_millis(chunk.wait_ms).min(REMOTE_WAIT) };
         let mut reader = Reader { node: self.clone(), stream, filter: chunk.filter, start: chunk.from, position: None, failures: 0 };
         if chunk.barrier && chunk.from != Start::Earliest {
             self.catch_up(&local.group, Instant::now() + BARRIER_WAIT).await?;
         }
-        reader.next_local(&local, take, chunk.barrier).await
+        let step = reader.next_local(&local, take, chunk.barrier).await;
+        // Another replica knows better than one that went away under this.
+        if reader.went_away(&local) { Err(Error::NoLeader) } else { step }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What nodes ask of each other beyond consensus, and its bytes. Every message starts with a version.
 
 use super::error::Error;
-use super::types::{Delivery, Item, Purge, Purged};
+use super::types::{Delivery, Item, Purge, Purged, ReplicaState};
 use crate::core::codec::{Corrupt, Reader, Writer};
 use crate::core::machine::{Outcome, Reject, State};
 use crate::core::{Event, SubjectFilter, Text, Time};
@@ -18,6 +18,12 @@ pub mod method {
     pub const STREAM_STATUS: u16 = 105;
     pub const MOVE_LEADER: u16 = 106;
     pub const PURGE: u16 = 107;
+    /// Of a group's leader: to take the asking node out of the group.
+    pub const COUNT_OUT: u16 = 130;
+    /// How a replica is.
+    pub const REPLICA: u16 = 131;
+    /// How many replicas are not whole.
+    pub const HEALTH: u16 = 132;
     pub const DISK: u16 = 120;
     pub const COMPARE: u16 = 121;
     pub const REREAD: u16 = 122;
@@ -391,8 +397,109 @@ pub fn decode_purged(bytes: Bytes) -> Result<Purged, Corrupt> {
     Ok(Purged { events: r.varint()?, bytes: r.varint()?, first_seq: r.varint()?, last_seq: r.varint()? })
 }
 
+/// The term and the leader under which the asking node is no member of the group.
+pub fn encode_counted_out(term: u64, leader: u64) -> Bytes {
+    encode_two(term, leader)
+}
+
+pub fn decode_counted_out(bytes: Bytes) -> Result<(u64, u64), Corrupt> {
+    decode_two("the answer to be counted out", bytes)
+}
+
+/// Replicas that are damaged for good, and that are being rebuilt.
+pub fn encode_health(damaged: u64, rebuilding: u64) -> Bytes {
+    encode_two(damaged, rebuilding)
+}
+
+pub fn decode_health(bytes: Bytes) -> Result<(u64, u64), Corrupt> {
+    decode_two("a node's health", bytes)
+}
+
+fn encode_two(one: u64, two: u64) -> Bytes {
+    let mut w = writer(20);
+    w.varint(one);
+    w.varint(two);
+    w.finish()
+}
+
+fn decode_two(what: &'static str, bytes: Bytes) -> Result<(u64, u64), Corrupt> {
+    let mut r = reader(what, bytes)?;
+    let both = (r.varint()?, r.varint()?);
+    r.end()?;
+    Ok(both)
+}
+
+/// How a replica is, as its node says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaAnswer {
+    /// Whether it can take part: a leader counts it in only then.
+    pub open: bool,
+    /// Whether it has a log: then its group was begun, and must not be begun again.
+    pub begun: bool,
+    /// `Ok`, `Rebuilding` or `Damaged`: the others are for its leader to say.
+    pub state: ReplicaState,
+    pub why: String,
+}
+
+impl ReplicaAnswer {
+    pub fn encode(&self) -> Bytes {
+        let mut w = writer(self.why.len() + 8);
+        w.u8(self.open as u8);
+        w.u8(self.begun as u8);
+        w.u8(match self.state {
+            ReplicaState::Rebuilding => 1,
+            ReplicaState::Damaged => 2,
+            ReplicaState::Ok | ReplicaState::Behind | ReplicaState::Unreachable => 0,
+        });
+        w.str(&self.why);
+        w.finish()
+    }
+
+    pub fn decode(bytes: Bytes) -> Result<ReplicaAnswer, Corrupt> {
+        let mut r = reader("a replica's state", bytes)?;
+        let (open, begun) = (r.u8()? != 0, r.u8()? != 0);
+        let state = match r.u8()? {
+            0 => ReplicaState::Ok,
+            1 => ReplicaState::Rebuilding,
+            2 => ReplicaState::Damaged,
+            _ => return Err(r.corrupt("a replica's state is not known to this build")),
+        };
+        let why = r.text()?.to_string();
+        r.end()?;
+        Ok(ReplicaAnswer { open, begun, state, why })
+    }
+}
+
 impl std::convert::From<Corrupt> for Error {
     fn from(corrupt: Corrupt) -> Error {
         Error::Internal(corrupt.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(golden: &str, bytes: Bytes) {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, golden);
+    }
+
+    #[test]
+    fn what_is_said_of_damage_is_frozen() {
+        check("010700000000000000", encode_number(7));
+        check("01ac0203", encode_counted_out(300, 3));
+        check("010201", encode_health(2, 1));
+        let answers = [
+            ("0101010000", ReplicaAnswer { open: true, begun: true, state: ReplicaState::Ok, why: String::new() }),
+            ("01000001036b616f", ReplicaAnswer { open: false, begun: false, state: ReplicaState::Rebuilding, why: "kao".into() }),
+            ("01000002036b616f", ReplicaAnswer { open: false, begun: false, state: ReplicaState::Damaged, why: "kao".into() }),
+        ];
+        for (golden, answer) in answers {
+            check(golden, answer.encode());
+            assert_eq!(ReplicaAnswer::decode(answer.encode()).unwrap(), answer);
+        }
+        assert_eq!(decode_counted_out(encode_counted_out(300, 3)).unwrap(), (300, 3));
+        assert!(ReplicaAnswer::decode(Bytes::from_static(b"\x01\x01\x01\x09\x00")).is_err());
     }
 }

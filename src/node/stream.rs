@@ -8,7 +8,7 @@ use crate::core::catalog::StreamRecord;
 use crate::core::{Settings, StreamName};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 /// The open replica of a stream on this node.
 #[derive(Clone)]
@@ -26,6 +26,7 @@ pub struct Stream {
     settings: RwLock<Arc<Settings>>,
     local: watch::Sender<Option<Local>>,
     forwarder: OnceLock<Forwarder>,
+    opening: Mutex<()>,
     /// A leadership that nobody changes, for a stream without a replica here.
     nobody: watch::Sender<Leadership>,
 }
@@ -39,6 +40,7 @@ impl Stream {
             settings: RwLock::new(Arc::new(record.settings.clone())),
             local: watch::Sender::new(None),
             forwarder: OnceLock::new(),
+            opening: Mutex::default(),
             nobody: watch::Sender::default(),
         }
     }
@@ -65,6 +67,11 @@ impl Stream {
 
     pub fn local(&self) -> Option<Local> {
         self.local.borrow().clone()
+    }
+
+    /// Held by whoever opens the replica here.
+    pub async fn opening(&self) -> MutexGuard<'_, ()> {
+        self.opening.lock().await
     }
 
     /// Changes when the replica here is opened or closed.

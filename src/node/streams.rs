@@ -4,7 +4,7 @@ use super::catalog::rejected;
 use super::error::{Error, Result};
 use super::remote::{self, get_state, method, put_state};
 use super::stream::{Local, Stream};
-use super::types::{Put, ReplicaInfo, StreamInfo, StreamSummary};
+use super::types::{Put, ReplicaInfo, ReplicaState, StreamInfo, StreamSummary};
 use super::{Inner, Node};
 use crate::cluster::mesh::{CallError, Lane, PeerState};
 use crate::cluster::{Group, Progress};
@@ -28,6 +28,8 @@ pub const LAG_MAX: u64 = 16;
 const CATCH_UP_WAIT: Duration = Duration::from_secs(2);
 const CATCH_UP_LOOK: Duration = Duration::from_millis(5);
 const MOVE_WAIT: Duration = Duration::from_secs(5);
+/// A replica so many entries behind its leader keeps up.
+const LAG_OK: u64 = 64;
 
 impl Node {
     pub async fn put_stream(&self, name: &StreamName, patch: SettingsPatch) -> Result<(Put, StreamInfo)> {
@@ -223,11 +225,22 @@ impl Inner {
         let status = self.status(stream).await;
         let record = stream.record();
         let alive = self.alive();
-        let replica = |id: &u64| ReplicaInfo {
-            node: self.node_name(*id),
-            leader: status.leader == Some(*id),
-            lag: status.lags.iter().find(|(node, _)| node == id).and_then(|(_, lag)| *lag),
-            reachable: alive.contains(id),
+        let lag = |id: u64| status.lags.iter().find(|(node, _)| *node == id).and_then(|(_, lag)| *lag);
+        let is_far = |id: u64| lag(id).is_none_or(|lag| lag > LAG_OK);
+        // Whoever keeps up is whole; of the others only they themselves know why they do not.
+        let unsure: Vec<u64> = record.placement.iter().copied().filter(|id| alive.contains(id) && is_far(*id)).collect();
+        let answers = self.ask_replicas(&unsure, record.group).await;
+        let state = |id: u64| match answers.get(&id) {
+            _ if !alive.contains(&id) => (ReplicaState::Unreachable, None),
+            None => (ReplicaState::Ok, None),
+            Some(None) => (ReplicaState::Unreachable, None),
+            Some(Some(answer)) if answer.state != ReplicaState::Ok => (answer.state, Some(answer.why.clone())),
+            Some(Some(_)) => (ReplicaState::Behind, None),
+        };
+        let replica = |id: &u64| {
+            let (state, why) = state(*id);
+            let leader = status.leader == Some(*id);
+            ReplicaInfo { node: self.node_name(*id), leader, lag: lag(*id), reachable: alive.contains(id), state, why }
         };
         let State { first_seq, last_seq, events, bytes, .. } = status.state;
         StreamInfo {

@@ -2,6 +2,7 @@
 
 mod disk;
 mod failover;
+mod rebuild;
 mod replace;
 mod verify;
 
@@ -87,7 +88,7 @@ impl Cluster {
         until("every node is ready and sees all the others", || {
             self.nodes.iter().all(|node| {
                 let members = node.inner.directory.members();
-                let voters = members.iter().all(|member| node.inner.catalog.is_voter(member.id));
+                let voters = node.inner.catalog.get().is_some_and(|catalog| members.iter().all(|member| catalog.is_voter(member.id)));
                 node.readiness() == Readiness::Ready && members.len() == count && voters && node.inner.alive().len() == count
             })
         })

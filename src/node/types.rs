@@ -100,6 +100,24 @@ pub struct ReplicaInfo {
     /// Log entries behind the leader; `None` when the leader has not heard of it.
     pub lag: Option<u64>,
     pub reachable: bool,
+    pub state: ReplicaState,
+    /// What is wrong with it, if something is.
+    pub why: Option<String>,
+}
+
+/// How a replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaState {
+    /// It takes part and is about as far as its leader.
+    Ok,
+    /// It takes part and has something to catch up with.
+    Behind,
+    /// The answering node cannot reach its node.
+    Unreachable,
+    /// Its data was damaged; it takes no part until it is made anew from the others.
+    Rebuilding,
+    /// Its data is damaged, and nothing can be done about that at present.
+    Damaged,
 }
 
 /// A stream in a list: what the catalog knows, without asking the leader.
@@ -155,6 +173,9 @@ pub struct NodeInfo {
     pub reachable: bool,
     pub streams_led: u64,
     pub streams_held: u64,
+    /// Its replicas that are damaged and cannot be rebuilt at present, and those that are being rebuilt; as it last said.
+    pub replicas_damaged: u64,
+    pub replicas_rebuilding: u64,
     /// As the answering node last heard.
     pub disk: crate::store::Level,
 }
@@ -164,6 +185,8 @@ pub struct NodeInfo {
 pub enum Readiness {
     Ready,
     Starting(String),
+    /// Its part of the catalog is damaged and is made anew from the others.
+    Rebuilding(String),
     Draining,
     NoQuorum(String),
 }

@@ -169,10 +169,16 @@ fn change_members(node: &Arc<Inner>, group: &Group, wanted: BTreeSet<u64>, busy:
     if !busy.begin(group.id()) {
         return;
     }
-    let (group, busy) = (group.clone(), busy.clone());
+    let (node_too, group, busy) = (node.clone(), group.clone(), busy.clone());
     let task = async move {
+        let node = node_too;
         // The wait for a learner to catch up is as long as its log; a lost leadership ends it.
-        if let Err(error) = group.change_members(&wanted).await {
+        let changed = match not_open(&node, &group, &wanted).await {
+            // It has not heard of its place yet, or is damaged and has not begun anew: counting it in now could only wait for it.
+            Some(id) => Err(format!("node {id} has not opened its replica")),
+            None => group.change_members(&wanted).await,
+        };
+        if let Err(error) = changed {
             tracing::debug!(group = group.id(), %error, "the members could not be changed yet");
         }
         busy.end(group.id());
@@ -180,11 +186,22 @@ fn change_members(node: &Arc<Inner>, group: &Group, wanted: BTreeSet<u64>, busy:
     node.tasks.spawn_on(task, &node.runtime);
 }
 
+/// One of the new members that cannot take part yet.
+async fn not_open(node: &Inner, group: &Group, wanted: &BTreeSet<u64>) -> Option<u64> {
+    for id in wanted.iter().filter(|id| !group.is_voter(**id)) {
+        if !node.ask_replica(*id, group.id()).await.is_some_and(|answer| answer.open) {
+            return Some(*id);
+        }
+    }
+    None
+}
+
 /// The catalog's members are all nodes that were not removed.
 fn catalog_members(node: &Arc<Inner>, busy: &Busy) {
     let wanted: BTreeSet<u64> = node.directory.members().into_iter().map(|member| member.id).collect();
-    if leads(&node.catalog) && !wanted.is_empty() && !node.catalog.members_are(&wanted) {
-        change_members(node, &node.catalog, wanted, busy);
+    let Some(catalog) = node.catalog.get() else { return };
+    if leads(&catalog) && !wanted.is_empty() && !catalog.members_are(&wanted) {
+        change_members(node, &catalog, wanted, busy);
     }
 }
 
@@ -216,7 +233,7 @@ struct Picture {
 impl Spread {
     /// At the catalog's leader: once things have settled, moves a few replicas or leaderships towards evenness.
     async fn look(&mut self, node: &Arc<Inner>) {
-        if !leads(&node.catalog) {
+        if node.catalog.current().mine.is_none() {
             *self = Spread::default();
             return;
         }

@@ -3,7 +3,7 @@
 //! The front half changes with the calls; `spans` and `synced` change on the writer's thread, after commits. No IO here.
 
 use super::segments::{Segment, Span};
-use super::{Entry, LogId, LogState};
+use super::{Entry, Error, LogId, LogState};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,10 +41,14 @@ pub(super) struct State {
     /// A checkpoint's bytes are here, with the number of the operation, until they are durable.
     pub checkpoints: BTreeMap<u64, Option<(u64, Bytes)>>,
     pub spans: Vec<Span>,
+    /// Why nothing of the group may be used.
+    pub fence: Option<String>,
     tail: VecDeque<(u64, Entry)>,
     tail_bytes: usize,
     asked: u64,
     synced: u64,
+    /// The last operation that takes rows away.
+    cutting: u64,
     /// Counts what makes a read that is under way stale: truncations, purges, deletion.
     pub version: u64,
 }
@@ -53,6 +57,11 @@ impl State {
     /// A log of which only the place on disk is known.
     pub fn with_spans(spans: Vec<Span>) -> State {
         State { spans, ..State::default() }
+    }
+
+    /// A group of which nothing is known but its fence, if it has one.
+    pub fn fenced(fence: Option<String>) -> State {
+        State { fence, ..State::default() }
     }
 
     pub fn log_state(&self) -> LogState {
@@ -66,7 +75,14 @@ impl State {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.last.is_none() && self.vote.is_none() && self.checkpoints.is_empty()
+        self.last.is_none() && self.vote.is_none() && self.checkpoints.is_empty() && (self.fence.is_none() || self.spans.is_empty())
+    }
+
+    pub fn check_fence(&self, group: u64) -> Result<(), Error> {
+        match &self.fence {
+            None => Ok(()),
+            Some(why) => Err(Error::Fenced { group, why: why.clone() }),
+        }
     }
 
     /// The index that an append must begin with; `None` if any will do.
@@ -90,6 +106,11 @@ impl State {
             Some((_, entry)) => entry.index,
             None => self.last.map_or(0, |last| last.index.saturating_add(1)),
         }
+    }
+
+    /// Rows of `spans` before this index stay where they are, until `version` changes.
+    pub fn settled_end(&self) -> u64 {
+        if self.cutting > self.synced { self.tail_start() } else { u64::MAX }
     }
 
     pub fn in_tail(&self, index: u64) -> Option<&Entry> {
@@ -117,6 +138,7 @@ impl State {
             self.tail.pop_back();
         }
         self.last = kept.or(self.purged);
+        self.cutting = self.asked;
         self.version += 1;
     }
 
@@ -135,12 +157,13 @@ impl State {
         self.version += 1;
     }
 
-    /// Forgets everything but what is needed to delete it from disk.
+    /// Forgets everything, its fence too, but what is needed to delete it from disk.
     pub fn clear(&mut self) {
         *self = State {
             spans: std::mem::take(&mut self.spans),
             asked: self.asked,
             synced: self.synced,
+            cutting: self.asked,
             version: self.version + 1,
             ..State::default()
         };

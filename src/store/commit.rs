@@ -100,13 +100,13 @@ impl Writer {
         if rows > 0 || cuts || changes.iter().any(|change| change.cuts_active) {
             // Before the commit, since a failed one may still have become durable.
             self.active.cuts.fetch_or(cuts, Relaxed);
-            let bytes = self.active.file.write(|txn| {
+            let bytes = self.active.file.write(|txn, _| {
                 let (mut log, mut cuts) = (txn.open_table(LOG)?, txn.open_table(CUTS)?);
                 changes.iter().try_fold(0, |bytes, change| Ok(bytes + change.put(&mut log, &mut cuts)?))
             })?;
             self.active_bytes += bytes;
             self.shared.wrote(bytes);
-            self.shared.segments.counters.rows.fetch_add(rows as u64, Relaxed);
+            self.shared.segments.place.counters.rows.fetch_add(rows as u64, Relaxed);
         }
         for change in &changes {
             let keep = self.shared.options.tail_bytes;

@@ -194,6 +194,12 @@ impl Disk {
         Disk(Arc::new(Mutex::new(State { files, names: names.clone(), durable_names: names, ..State::default() })))
     }
 
+    /// A file as it is now.
+    pub fn contents(&self, name: &str) -> Vec<u8> {
+        let state = self.state();
+        state.files[state.names[name]].now.clone()
+    }
+
     /// Changes bytes of a file behind everybody's back.
     pub fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
@@ -211,7 +217,7 @@ impl Files for Disk {
     fn open(&self, name: &str) -> Result<Box<dyn StorageBackend>, Error> {
         match self.state().names.get(name) {
             Some(file) => Ok(Box::new(Handle { disk: self.clone(), file: *file })),
-            None => Err(Error::Io { what: "opening a file".into(), why: format!("{name} is not there") }),
+            None => Err(Error::broken(name, "it is not there")),
         }
     }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub trait Files: Send + Sync + 'static {
     /// The names of all files, in no order.
     fn list(&self) -> Result<Vec<String>, Error>;
-    /// Opens a file that exists.
+    /// Opens a file that exists; [`Error::Broken`] if it does not, or cannot be read.
     fn open(&self, name: &str) -> Result<Box<dyn StorageBackend>, Error>;
     /// Creates an empty file, or empties the one that has this name.
     fn create(&self, name: &str) -> Result<Box<dyn StorageBackend>, Error>;
@@ -59,7 +59,7 @@ impl Directory {
     }
 
     fn backend(&self, name: &str, options: &OpenOptions) -> Result<Box<dyn StorageBackend>, Error> {
-        let file = options.open(self.path.join(name)).map_err(Error::io("opening a file"))?;
+        let file = options.open(self.path.join(name)).map_err(Error::opening(name))?;
         Ok(Box::new(FileBackend::new(file).map_err(Error::db(name))?))
     }
 }

@@ -19,6 +19,12 @@ pub(super) enum Kind {
     Segment,
 }
 
+/// The format of a file that exists, which this build must know.
+pub(super) fn of(db: &impl ReadableDatabase, file: &str) -> Result<u32, Error> {
+    is_current(db, file)?;
+    Ok(found(db).map_err(Error::db(file))? as u32)
+}
+
 /// Checks a file that exists; true if it has today's format, false if it is older.
 pub(super) fn is_current(db: &impl ReadableDatabase, file: &str) -> Result<bool, Error> {
     match found(db).map_err(Error::db(file))? {

@@ -6,7 +6,7 @@
 use super::cell::{Cell, State};
 use super::queue::Kind;
 use super::shared::Shared;
-use super::tables::{self, CHECKPOINTS, META};
+use super::tables::{self, CHECKPOINTS};
 use super::{Done, Durable, Entry, Error, LogId, LogState};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -48,6 +48,7 @@ impl Group {
             if entries.is_empty() {
                 return self.shared.push(&self.cell, state, Kind::Flush, Some(Box::new(done))).map(drop);
             }
+            state.check_fence(self.cell.id)?;
             self.check_contiguous(state, &entries)?;
             let committed = state.committed.map(|id| id.index);
             // A clone of an entry shares its payload.
@@ -78,6 +79,7 @@ impl Group {
             None => None,
         };
         self.shared.with_tail(&self.cell, |state| {
+            state.check_fence(self.cell.id)?;
             match (state.last, keep) {
                 (None, _) => return Ok(()),
                 (Some(last), Some(keep)) if last.index <= keep => return Ok(()),
@@ -92,6 +94,7 @@ impl Group {
     /// Forgets every entry up to and including `upto`; may lie beyond the last entry (a snapshot was installed).
     pub fn purge(&self, upto: LogId) -> Result<(), Error> {
         self.shared.with_tail(&self.cell, |state| {
+            state.check_fence(self.cell.id)?;
             if state.purged.is_some_and(|purged| purged.index >= upto.index) {
                 return Ok(());
             }
@@ -117,7 +120,7 @@ impl Group {
     /// A hint that rides on later commits of this group (and on a clean close); never durable by itself. It only grows.
     pub fn save_committed(&self, id: LogId) {
         let mut state = self.cell.state();
-        if state.committed.is_none_or(|committed| committed.index < id.index) {
+        if state.fence.is_none() && state.committed.is_none_or(|committed| committed.index < id.index) {
             state.committed = Some(id);
         }
     }
@@ -142,23 +145,31 @@ impl Group {
 
     /// May read the disk.
     pub fn checkpoint(&self, index: u64) -> Result<Option<Bytes>, Error> {
-        match self.cell.state().checkpoints.get(&index) {
+        let state = self.cell.state();
+        state.check_fence(self.cell.id)?;
+        match state.checkpoints.get(&index) {
             None => return Ok(None),
             Some(Some((_, bytes))) => return Ok(Some(bytes.clone())),
-            Some(None) => {}
+            Some(None) => drop(state),
         }
         let key = (self.cell.id, index);
         let record = self.shared.meta.read(|txn| {
             let record = txn.open_table(CHECKPOINTS)?.get(key)?;
             Ok(record.map(|record| tables::get_record(key, record.value()).map(Bytes::copy_from_slice)))
         });
-        let record = self.shared.checked(record)?.ok_or(Error::Closed)?;
-        record.transpose().map_err(|why| Error::broken(META, why))
+        let record = self.shared.fenced(&self.cell, record)?.ok_or(Error::Closed)?;
+        record.transpose().or_else(|why| {
+            let why = format!("its checkpoint at {index} is damaged: {why}");
+            let mut state = self.cell.state();
+            let _ = self.shared.fence(&self.cell, &mut state, &why, None);
+            Err(Error::Fenced { group: self.cell.id, why })
+        })
     }
 
     /// Deletes the checkpoints below `index`.
     pub fn drop_checkpoints_before(&self, index: u64) -> Result<(), Error> {
         let mut state = self.cell.state();
+        state.check_fence(self.cell.id)?;
         if state.checkpoints.first_key_value().is_none_or(|(first, _)| *first >= index) {
             return Ok(());
         }

@@ -14,9 +14,10 @@
 //!
 //! `meta.redb` is small and holds what must be found at once: identity, votes, purge points, checkpoints. The entries are in
 //! *segments* (`segments`), bounded files of which only the newest is written. After a crash redb reads a whole file before it opens
-//! it; that is then the newest segment and the metadata, nothing else. Purging deletes no rows: it moves the purge point, and a
-//! segment in which nothing lives is removed as a file. `tables` has every key and value, `format` and `migrations/` their history,
-//! `recover` how it all is found again.
+//! it; that is then the newest segment and the metadata, nothing else: what is in a sealed segment its *manifest* in the metadata
+//! says (`manifest`). Purging deletes no rows: it moves the purge point, and a segment in which nothing lives is removed as a file.
+//! Two plain files stand beside them, a copy of the identity (`plain`) and the *witness* (`witness`). `tables` has every key and
+//! value, `format` and `migrations/` their history, `recover` how it all is found again.
 //!
 //! # Order
 //!
@@ -26,25 +27,51 @@
 //! # Faults
 //!
 //! The first error of the disk is latched: everything that waits and every later call gets it, [`Store::failed`] tells, and the
-//! process must stop; after a failed commit nobody knows what is on disk but the next start. A row that does not carry what was
-//! written is [`Error::Damaged`], for the reader that met it.
+//! process must stop; after a failed commit nobody knows what is on disk but the next start.
+//!
+//! # Damage
+//!
+//! Bytes that are not what was written fence the groups that they belong to ([`Fences`], `fence`): a fenced group gives
+//! [`Error::Fenced`] for everything, over restarts, until [`Store::begin_anew`]. The others go on. It is noticed like this:
+//!
+//! - A row or record carries a checksum over key and value, and a log has no holes: met by a read, by the scrub (`scrub`), at start.
+//! - A sealed segment that cannot be opened, is missing, or has not had the commits that its manifest says: whoever has anything in
+//!   it. The metadata and the newest segment have all their pages verified at each start; without the newest one's manifest (it is
+//!   made at a clean close) everybody who is known is fenced.
+//! - Metadata that is damaged, missing or rolled back: votes are lost, and nobody can say whose, so every group is fenced that is not
+//!   begun anew. The node still knows who it is, by the copy of its identity.
+//! - An older state of a file, put back whole: every file counts its commits within itself, and the witness knows how many there were.
+//!   It lags behind after a power loss, so that no crash looks like damage.
+//!
+//! A file that cannot be used is moved aside under another name, never deleted. A file's damage is told from a machine that lacks
+//! something now (descriptors, space, power) by the error's kind; the latter is a fault, as above.
 //!
 //! # What is not done
 //!
-//! A segment kept alive by few rows is not rewritten. Sealed segments are opened one by one at start to find their groups.
+//! A segment kept alive by few rows is not rewritten, and neither is metadata with one damaged page: all of it counts as damaged. A
+//! whole directory that is put back to an older state, witness included, is not noticed here. Nor is it when a power loss takes the
+//! witness's last second and a bit of the newest commit flips as well. Damage to the structure of the segment that is being written
+//! is found at the next start, or stops the node.
 
 mod cell;
 mod commit;
 pub mod crash;
 mod error;
+mod fence;
 mod file;
 mod files;
 mod format;
 mod group;
 mod keeper;
+mod manifest;
+mod meta;
+mod plain;
 mod queue;
 mod read;
 mod recover;
+mod recover_log;
+mod recover_meta;
+mod scrub;
 mod segments;
 mod shared;
 mod space;
@@ -52,15 +79,18 @@ mod stats;
 mod stepped;
 mod tables;
 mod types;
+mod witness;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
 pub use error::Error;
+pub use fence::{Fence, Fences};
 pub use files::{Directory, Files};
 pub use format::FORMAT_VERSION;
 pub use group::Group;
+pub use scrub::Verified;
 pub use space::{Level, Room, Space};
 pub use stats::{COMMIT_BUCKETS, Stats};
 pub use stepped::Stepper;
@@ -162,7 +192,8 @@ impl Store {
     }
 
     /// Deletes everything of a group. Only on positive knowledge that the group does not live here: never because something else is
-    /// missing. Invisible at return, and gone for good when the answer resolves; the id may be used again at once.
+    /// missing. Invisible at return, and gone for good when the answer resolves; the id may be used again at once. Lifts the group's
+    /// fence, if it has one.
     pub fn drop_group(&self, id: u64) -> Result<Durable, Error> {
         let shared = &self.0.shared;
         shared.check()?;
@@ -173,6 +204,7 @@ impl Store {
             let mut op = |kind, done| Op { cell: Some(cell.clone()), number: state.next_op(), kind, done };
             shared.queue.push([op(Kind::DropMeta, None), op(Kind::DropRows, None), op(Kind::DropMark, done.take())])?;
             state.clear();
+            shared.lift_fence(id);
             Ok(durable)
         })
     }
@@ -200,7 +232,16 @@ impl Store {
             queued_bytes: bytes as u64,
             tail_bytes: shared.tail_bytes.load(Relaxed) as u64,
             segments: shared.segments.len() as u64,
-            ..shared.segments.counters.snapshot()
+            fenced_groups: self.fenced_groups(),
+            ..shared.segments.place.counters.snapshot()
+        }
+    }
+
+    fn fenced_groups(&self) -> u64 {
+        let fences = self.0.shared.fences.borrow().clone();
+        match fences.all {
+            None => fences.groups.len() as u64,
+            Some(_) => self.0.shared.cells().keys().filter(|group| fences.of(**group).is_some()).count() as u64,
         }
     }
 
@@ -227,7 +268,7 @@ impl Inner {
         let closed = if running { self.shared.segments.close() } else { Ok(()) };
         let closed = self.shared.close().and(closed);
         if running {
-            self.shared.segments.files.release();
+            self.shared.segments.place.files.release();
         }
         closed
     }

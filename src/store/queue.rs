@@ -22,7 +22,9 @@ pub(super) enum Kind {
     /// Delete the checkpoints below this index.
     DropCheckpoints(u64),
     Identity(Bytes),
-    /// Deleting a group takes three: mark it and delete its metadata; delete its rows; take the mark away.
+    /// The group's data must not be used, and why.
+    Fence(String),
+    /// Deleting a group takes three: mark it and delete its metadata; delete its rows; take the mark away, and its fence.
     DropMeta,
     DropRows,
     DropMark,

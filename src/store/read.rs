@@ -48,13 +48,21 @@ impl Group {
         self.shared.check()?;
         for _ in 0..ATTEMPTS_MAX {
             let mut chunk = Chunk { entries: Vec::new(), bytes: 0, bytes_max: max_bytes };
-            let Some(plan) = plan(&self.cell.state(), range.clone(), &mut chunk) else { return Ok(chunk.entries) };
+            let plan = {
+                let state = self.cell.state();
+                state.check_fence(self.cell.id)?;
+                plan(&state, range.clone(), &mut chunk)
+            };
+            let Some(plan) = plan else { return Ok(chunk.entries) };
             let read = self.read_parts(&plan, &mut chunk);
+            if self.cell.state().version != plan.version {
+                continue;
+            }
+            let full = self.shared.fenced(&self.cell, read)?;
             let state = self.cell.state();
             if state.version != plan.version {
                 continue;
             }
-            let full = self.shared.checked(read)?;
             let next = chunk.entries.last().map_or(range.start, |last| last.index + 1);
             if !full && next == plan.end {
                 read_tail(&state, next..range.end, &mut chunk);
@@ -78,6 +86,7 @@ impl Group {
     pub fn log_id(&self, index: u64) -> Result<Option<LogId>, Error> {
         {
             let state = self.cell.state();
+            state.check_fence(self.cell.id)?;
             let ends = [state.purged, state.last];
             if let Some(id) = ends.into_iter().flatten().find(|id| id.index == index) {
                 return Ok(Some(id));
@@ -127,6 +136,42 @@ impl Group {
             None => Err(damaged(next, "the segment was removed")),
         }
     }
+}
+
+/// A piece of a log that was read from disk.
+pub(super) struct Slice {
+    pub rows: u64,
+    /// Of payload.
+    pub bytes: u64,
+    /// Where the next piece begins.
+    pub next: u64,
+}
+
+/// Reads a group's rows from an index on, even those that memory holds too; `None` beyond the last that is on disk.
+pub(super) fn on_disk(group: &Group, from: u64, max_bytes: usize) -> Result<Option<Slice>, Error> {
+    group.shared.check()?;
+    for _ in 0..ATTEMPTS_MAX {
+        let (version, part) = {
+            let state = group.cell.state();
+            state.check_fence(group.cell.id)?;
+            // Dead rows are none of ours, and where a truncation is under way, rows vanish.
+            let (from, end) = (state.purged.map_or(from, |purged| from.max(purged.index + 1)), state.settled_end());
+            let span = state.spans.iter().find(|span| span.last >= from);
+            let range = span.map(|span| (span.segment.clone(), span.first.max(from)..span.last.saturating_add(1).min(end)));
+            (state.version, range.filter(|(_, range)| !range.is_empty()))
+        };
+        let Some((segment, range)) = part else { return Ok(None) };
+        let mut chunk = Chunk { entries: Vec::new(), bytes: 0, bytes_max: max_bytes };
+        let read = group.read_part(&segment, range.clone(), &mut chunk);
+        if group.cell.state().version != version {
+            continue;
+        }
+        group.shared.fenced(&group.cell, read)?;
+        let (rows, bytes) = (chunk.entries.len() as u64, chunk.bytes as u64);
+        let next = chunk.entries.last().map_or(range.end, |last| last.index + 1);
+        return Ok(Some(Slice { rows, bytes, next }));
+    }
+    Ok(None)
 }
 
 /// Where to read; `None` when the chunk already has all that there is, from the tail.

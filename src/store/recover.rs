@@ -1,23 +1,23 @@
-//! Opening a data directory: checks that it is whole, repairs what a crash left, and finds where every group's entries lie.
+//! Opening a data directory: uses what is whole, fences the groups that are not, repairs what a crash left, and finds where every
+//! group's entries lie.
 //!
 //! Nothing is deleted here but files that never were finished; what metadata does not know is kept.
 
 use super::cell::{Cell, State};
 use super::error::shielded;
-use super::file::{DbFile, UNFINISHED};
-use super::format::Kind;
+use super::fence::Fences;
+use super::file::Place;
+use super::meta::{MetaTables, Records};
+use super::recover_log::Spans;
 use super::segments::{Segment, Segments, Span};
 use super::shared::Shared;
 use super::stats::Counters;
-use super::tables::{self, CHECKPOINTS, COMMITTED, CUTS, DROPPED, IDENTITY_KEY, LOG, META, NODE, PURGED, SEGMENTS, VOTES};
-use super::{Error, Files, LogId, Options};
-use bytes::Bytes;
-use redb::{ReadTransaction, ReadableTable};
+use super::tables::{self, FenceRow, LOG};
+use super::witness::Witness;
+use super::{Error, Fence, Files, LogId, Options, recover_log, recover_meta};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-
-const META_CACHE_BYTES: usize = 8 << 20;
 
 pub(super) struct Recovered {
     pub shared: Shared,
@@ -31,229 +31,116 @@ pub(super) fn open(files: Arc<dyn Files>, options: Options) -> Result<Recovered,
 }
 
 fn open_all(files: Arc<dyn Files>, options: Options) -> Result<Recovered, Error> {
-    let names = names(&*files)?;
-    let counters = Arc::<Counters>::default();
-    let meta = open_meta(&names, &files, &counters)?;
-    let records = read_meta(&meta)?;
-    let segments = Segments::new(files, counters, options.clone());
-    let (active, spans) = open_segments(&names, &records, &meta, &segments, &options)?;
-    let shared = Shared::new(options, meta, segments);
-    *shared.identity() = records.identity.clone();
-    let dropped = build_cells(&shared, records, spans)?;
-    Ok(Recovered { shared, active, dropped })
+    let place = Arc::new(Place { files, counters: Arc::<Counters>::default(), witness: Witness::default() });
+    let names = recover_meta::names(&place)?;
+    let mut metadata = recover_meta::open(&names, &place)?;
+    let segments = Segments::new(place.clone(), options.clone());
+    let records = &mut metadata.records;
+    let log = recover_log::open(metadata.found, records, &metadata.meta, &segments, &options, metadata.next_segment)?;
+    let shared = Shared::new(options, metadata.meta, segments);
+    *shared.identity() = metadata.records.identity.take();
+    let dropped = build_cells(&shared, metadata.records, log.spans)?;
+    place.witness.sync()?;
+    Ok(Recovered { shared, active: log.active, dropped })
 }
 
-/// What is in the directory, after sweeping out what never was finished.
-fn names(files: &dyn Files) -> Result<BTreeSet<String>, Error> {
-    let (unfinished, names): (BTreeSet<_>, BTreeSet<_>) = files.list()?.into_iter().partition(|name| name.ends_with(UNFINISHED));
-    for name in &unfinished {
-        let ours = name.trim_end_matches(UNFINISHED);
-        if ours == META || tables::segment_number(ours).is_some() {
-            files.remove(name)?;
+/// The fences that the metadata knows. A group that is being deleted has none any more.
+fn fences(records: &Records) -> Fences {
+    let mut fences = Fences { all: records.fenced.clone(), ..Fences::default() };
+    for (group, row) in &records.fences {
+        match row {
+            _ if records.dropped.contains(group) => {}
+            FenceRow::Fenced(why) => drop(fences.groups.insert(*group, Fence { why: why.clone() })),
+            FenceRow::Anew => drop(fences.anew.insert(*group)),
         }
     }
-    Ok(names)
+    if fences.all.is_some() {
+        fences.anew.extend(&records.dropped);
+    }
+    fences
 }
 
-fn open_meta(names: &BTreeSet<String>, files: &Arc<dyn Files>, counters: &Arc<Counters>) -> Result<DbFile, Error> {
-    let open = if names.contains(META) {
-        DbFile::open_writable
-    } else if names.iter().any(|name| tables::segment_number(name).is_some()) {
-        // Its votes are gone: taking part again could vote twice in one term.
-        return Err(Error::Missing(META.into()));
-    } else {
-        DbFile::create
-    };
-    open(META.into(), Kind::Meta, files, counters, META_CACHE_BYTES, META_CACHE_BYTES)
-}
-
-/// Everything in the metadata, decoded.
-#[derive(Default)]
-struct Records {
-    identity: Option<Bytes>,
-    votes: BTreeMap<u64, Bytes>,
-    purged: BTreeMap<u64, LogId>,
-    committed: BTreeMap<u64, LogId>,
-    checkpoints: BTreeMap<u64, BTreeSet<u64>>,
-    segments: BTreeSet<u32>,
-    dropped: BTreeSet<u64>,
-}
-
-fn read_meta(meta: &DbFile) -> Result<Records, Error> {
-    let records = meta.read(|txn| Ok(decode_meta(txn)))?;
-    records.ok_or(Error::Closed)?.map_err(|fault| match fault {
-        Fault::Db(error) => Error::db(META)(error),
-        Fault::Record(why) => Error::broken(META, why),
-    })
-}
-
-/// Why a table could not be read: the database's reason or ours.
-enum Fault {
-    Db(redb::Error),
-    Record(&'static str),
-}
-
-impl<E: Into<redb::Error>> From<E> for Fault {
-    fn from(error: E) -> Fault {
-        Fault::Db(error.into())
-    }
-}
-
-fn decode_meta(txn: &ReadTransaction) -> Result<Records, Fault> {
-    let mut records = Records::default();
-    if let Some(bytes) = txn.open_table(NODE)?.get(IDENTITY_KEY)? {
-        records.identity = Some(record((0, 0), bytes.value())?);
-    }
-    for row in txn.open_table(VOTES)?.iter()? {
-        let (group, bytes) = row?;
-        records.votes.insert(group.value(), record((group.value(), 0), bytes.value())?);
-    }
-    for (table, ids) in [(PURGED, &mut records.purged), (COMMITTED, &mut records.committed)] {
-        for row in txn.open_table(table)?.iter()? {
-            let (group, bytes) = row?;
-            ids.insert(group.value(), tables::get_log_id(group.value(), bytes.value()).map_err(Fault::Record)?);
-        }
-    }
-    for row in txn.open_table(CHECKPOINTS)?.iter()? {
-        let (group, index) = row?.0.value();
-        records.checkpoints.entry(group).or_default().insert(index);
-    }
-    for row in txn.open_table(SEGMENTS)?.iter()? {
-        records.segments.insert(row?.0.value());
-    }
-    for row in txn.open_table(DROPPED)?.iter()? {
-        records.dropped.insert(row?.0.value());
-    }
-    Ok(records)
-}
-
-fn record(key: (u64, u64), bytes: &[u8]) -> Result<Bytes, Fault> {
-    tables::get_record(key, bytes).map(Bytes::copy_from_slice).map_err(Fault::Record)
-}
-
-type Spans = BTreeMap<u64, Vec<Span>>;
-
-/// Opens every segment, the last one for writing if it has room, and finds the groups' spans.
-fn open_segments(
-    names: &BTreeSet<String>,
-    records: &Records,
-    meta: &DbFile,
-    segments: &Segments,
-    options: &Options,
-) -> Result<(Arc<Segment>, Spans), Error> {
-    let found: BTreeSet<u32> = names.iter().filter_map(|name| tables::segment_number(name)).collect();
-    if let Some(missing) = records.segments.difference(&found).next() {
-        return Err(Error::Missing(tables::segment_name(*missing)));
-    }
-    let mut spans = Spans::new();
-    let last = found.last().copied();
-    for &number in &found {
-        let segment = segments.open(number, Some(number) == last)?;
-        add_spans(segments, &segment, &mut spans)?;
-    }
-    let active = match segments.last() {
-        Some(last) if last.file.len.load(Relaxed) <= options.segment_file_bytes() => last,
-        last => {
-            last.iter().try_for_each(|full| full.file.close())?;
-            segments.create(last.map_or(1, |full| full.number + 1))?
-        }
-    };
-    let unknown: Vec<u32> = found.into_iter().chain([active.number]).filter(|number| !records.segments.contains(number)).collect();
-    if !unknown.is_empty() {
-        meta.write(|txn| {
-            let mut table = txn.open_table(SEGMENTS)?;
-            unknown.iter().try_for_each(|number| table.insert(number, 0).map(drop))?;
-            Ok(())
-        })?;
-    }
-    Ok((active, spans))
-}
-
-/// Adds a segment's spans to those of the segments before it. Where it begins anew, the older rows are dead.
-fn add_spans(segments: &Segments, segment: &Arc<Segment>, spans: &mut Spans) -> Result<(), Error> {
-    let ranges = segments.read(segment, |txn| {
-        let mut cuts = Vec::new();
-        for row in txn.open_table(CUTS)?.iter()? {
-            let (group, at) = row?;
-            cuts.push((group.value(), at.value()));
-        }
-        Ok((cuts, ranges(txn)?))
-    })?;
-    let (cuts, ranges) = ranges.ok_or(Error::Closed)?;
-    segment.cuts.store(!cuts.is_empty(), Relaxed);
-    let starts = ranges.iter().map(|(group, first, _)| (*group, *first));
-    for (group, at) in cuts.iter().copied().chain(starts) {
-        cut(spans.entry(group).or_default(), at);
-    }
-    for (group, first, last) in ranges {
-        spans.entry(group).or_default().push(Span::new(segment, first, last));
-    }
-    Ok(())
-}
-
-fn cut(spans: &mut Vec<Span>, at: u64) {
-    while spans.pop_if(|span| span.first >= at).is_some() {}
-    if let Some(span) = spans.last_mut() {
-        span.last = span.last.min(at.saturating_sub(1));
-    }
-}
-
-/// The first and last index of every group that has rows, without reading the rows between.
-fn ranges(txn: &ReadTransaction) -> Result<Vec<(u64, u64, u64)>, redb::Error> {
-    let log = txn.open_table(LOG)?;
-    let mut ranges = Vec::new();
-    let mut from = Some(0);
-    while let Some(group) = from {
-        let Some(first) = log.range((group, 0)..)?.next() else { break };
-        let (group, first) = first?.0.value();
-        let last = log.range((group, first)..=(group, u64::MAX))?.next_back();
-        let last = last.transpose()?.map_or(first, |(key, _)| key.value().1);
-        ranges.push((group, first, last));
-        from = group.checked_add(1);
-    }
-    Ok(ranges)
-}
-
-/// Makes the groups' memory; returns those that were being deleted.
+/// Makes the groups' memory, and fences those whose logs turn out not to be whole; returns those that were being deleted.
 fn build_cells(shared: &Shared, mut records: Records, mut spans: Spans) -> Result<Vec<Arc<Cell>>, Error> {
+    let mut fences = fences(&records);
     let mut groups: BTreeSet<u64> = spans.keys().copied().collect();
-    groups.extend(records.votes.keys());
-    groups.extend(records.purged.keys());
-    groups.extend(records.checkpoints.keys());
-    groups.extend(&records.dropped);
-    let mut dropped = Vec::new();
+    groups.extend(records.groups());
+    let (mut dropped, mut found, mut lost) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     for group in groups {
-        let spans = spans.remove(&group).unwrap_or_default();
+        let mut state = State::with_spans(spans.remove(&group).unwrap_or_default());
         let deleting = records.dropped.contains(&group);
-        let state = if deleting { State::with_spans(spans) } else { state(shared, group, &mut records, spans)? };
+        if !deleting && fences.of(group).is_none() {
+            match fill(shared, group, &mut records, &mut state) {
+                Ok(()) => {}
+                Err(Error::Broken { file, why }) => drop(lost.insert(file, why)),
+                Err(error @ Error::Damaged { .. }) => drop(found.insert(group, error.to_string())),
+                Err(error @ Error::Fenced { .. }) => drop(found.insert(group, error.to_string())),
+                Err(error) => return Err(error),
+            }
+        }
         let cell = Cell::new(group, state);
         if deleting {
             dropped.push(cell.clone());
         }
         shared.cells().insert(group, cell);
     }
+    fence_more(shared, &records, &lost, &mut fences, found)?;
+    for (group, cell) in shared.cells().iter() {
+        cell.state().fence = fences.of(*group).map(Into::into);
+    }
+    shared.fences.send_replace(Arc::new(fences));
     Ok(dropped)
 }
 
-fn state(shared: &Shared, group: u64, records: &mut Records, spans: Vec<Span>) -> Result<State, Error> {
+/// Fences what showed itself damaged only when it was read: groups, and segments with everybody in them. Durable on return.
+fn fence_more(
+    shared: &Shared,
+    records: &Records,
+    lost: &BTreeMap<String, String>,
+    fences: &mut Fences,
+    mut found: BTreeMap<u64, String>,
+) -> Result<(), Error> {
+    for (file, why) in lost {
+        let Some(segment) = shared.segments.sealed(file) else { return Err(Error::broken(file, why)) };
+        segment.damaged.store(true, Relaxed);
+        for (group, cell) in shared.cells().iter().filter(|(group, _)| !records.dropped.contains(group)) {
+            if cell.state().spans.iter().any(|span| Arc::ptr_eq(&span.segment, &segment)) {
+                found.entry(*group).or_insert_with(|| format!("{file} is damaged: {why}"));
+            }
+        }
+    }
+    found.retain(|group, _| !fences.groups.contains_key(group));
+    if !found.is_empty() {
+        shared.meta.write(|txn, digest| {
+            let mut tables = MetaTables::open(txn, digest)?;
+            found.iter().try_for_each(|(group, why)| tables.put_fence(*group, &FenceRow::Fenced(why.clone())))
+        })?;
+    }
+    fences.groups.extend(found.into_iter().map(|(group, why)| (group, Fence { why })));
+    for (group, fence) in &fences.groups {
+        tracing::error!("group {group} is fenced on this node, nothing of it is used until it is rebuilt: {}", fence.why);
+    }
+    Ok(())
+}
+
+fn fill(shared: &Shared, group: u64, records: &mut Records, state: &mut State) -> Result<(), Error> {
     let purged = records.purged.get(&group).copied();
     let checkpoints = records.checkpoints.remove(&group).unwrap_or_default();
-    let mut state = State::with_spans(spans);
     state.vote = records.votes.remove(&group);
     state.checkpoints = checkpoints.into_iter().map(|index| (index, None)).collect();
     (state.purged, state.last, state.committed) = (purged, purged, purged);
     if let Some(purged) = purged {
         state.purge_spans(purged.index);
     }
-    check_whole(group, &state)?;
+    check_whole(group, state)?;
     if let (Some(first), Some(last)) = (state.spans.first(), state.spans.last()) {
         state.first = first.first;
         let (id, hint) = read_id(shared, group, last, last.last)?;
         state.last = Some(id);
-        state.committed = committed(shared, group, &state, hint, records.committed.get(&group))?.or(purged);
+        state.committed = committed(shared, group, state, hint, records.committed.get(&group))?.or(purged);
     }
     state.committed_saved = records.committed.remove(&group);
-    Ok(state)
+    Ok(())
 }
 
 /// A log has no holes, whatever files were lost or kept.
@@ -261,14 +148,13 @@ fn check_whole(group: u64, state: &State) -> Result<(), Error> {
     let mut expected = state.purged.map(|purged| purged.index.saturating_add(1));
     for span in &state.spans {
         if let Some(expected) = expected.filter(|expected| *expected != span.first) {
-            let why = format!("group {group} has entry {}, but not {expected}", span.first);
-            return Err(Error::broken(&span.segment.file.name, &why));
+            let why = format!("its log has a hole: there is entry {}, but not {expected}", span.first);
+            return Err(Error::Fenced { group, why });
         }
         expected = Some(span.last.saturating_add(1));
     }
     Ok(())
 }
-
 /// The log id of one row, and the committed index that it carries.
 fn read_id(shared: &Shared, group: u64, span: &Span, index: u64) -> Result<(LogId, Option<u64>), Error> {
     let damaged = |why| Error::Damaged { group, index, segment: span.segment.number, why };

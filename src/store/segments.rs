@@ -3,12 +3,11 @@
 //! Always true: segment numbers only grow; a segment that is not active gets no rows any more; a segment is removed only when no
 //! group has a live row in it, and, if it holds cuts (which kill rows of earlier segments), only after every earlier segment.
 
-use super::file::DbFile;
+use super::file::{DbFile, Place};
 use super::format::Kind;
-use super::stats::Counters;
-use super::tables::segment_name;
-use super::{Error, Files, Options};
-use redb::ReadTransaction;
+use super::tables::{CUTS, segment_name, segment_number};
+use super::{Error, Options};
+use redb::{ReadTransaction, ReadableTable};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +19,8 @@ pub(super) struct Segment {
     pub live: AtomicUsize,
     /// Whether it holds cuts.
     pub cuts: AtomicBool,
+    /// Its file is not what was written: it is moved aside and not removed, once nothing lives in it.
+    pub damaged: AtomicBool,
     /// When it was read last, in ticks of [`Segments::clock`].
     used: AtomicU64,
 }
@@ -27,7 +28,7 @@ pub(super) struct Segment {
 impl Segment {
     pub fn new(number: u32, file: DbFile) -> Arc<Segment> {
         let (live, cuts, used) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicU64::new(0));
-        Arc::new(Segment { number, file, live, cuts, used })
+        Arc::new(Segment { number, file, live, cuts, damaged: AtomicBool::new(false), used })
     }
 }
 
@@ -52,8 +53,7 @@ impl Drop for Span {
 }
 
 pub(super) struct Segments {
-    pub files: Arc<dyn Files>,
-    pub counters: Arc<Counters>,
+    pub place: Arc<Place>,
     options: Options,
     map: Mutex<BTreeMap<u32, Arc<Segment>>>,
     /// Segments open for reading only, at most `options.open_segments`.
@@ -62,9 +62,9 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    pub fn new(files: Arc<dyn Files>, counters: Arc<Counters>, options: Options) -> Segments {
+    pub fn new(place: Arc<Place>, options: Options) -> Segments {
         let (map, open, clock) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
-        Segments { files, counters, options, map, open, clock }
+        Segments { place, options, map, open, clock }
     }
 
     fn map(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Segment>>> {
@@ -79,19 +79,41 @@ impl Segments {
         self.map().last_key_value().map(|(_, segment)| segment.clone())
     }
 
+    /// The segment that has a file of this name, if it gets no more rows.
+    pub fn sealed(&self, file: &str) -> Option<Arc<Segment>> {
+        let number = segment_number(file)?;
+        let map = self.map();
+        let last = *map.last_key_value()?.0;
+        map.get(&number).filter(|_| number < last).cloned()
+    }
+
+    /// Every segment before this one, ascending.
+    pub fn before(&self, number: u32) -> Vec<Arc<Segment>> {
+        self.map().range(..number).map(|(_, segment)| segment.clone()).collect()
+    }
+
+    fn file(&self, number: u32) -> DbFile {
+        let caches = [self.options.cache_bytes, self.options.sealed_cache_bytes];
+        DbFile::new(segment_name(number), Kind::Segment, &self.place, caches)
+    }
+
     /// Makes the next segment; its file is durable on return, and no row of it written.
     pub fn create(&self, number: u32) -> Result<Arc<Segment>, Error> {
-        let (cache, read_cache) = (self.options.cache_bytes, self.options.sealed_cache_bytes);
-        let file = DbFile::create(segment_name(number), Kind::Segment, &self.files, &self.counters, cache, read_cache)?;
-        Ok(self.add(number, file))
+        Ok(self.add(number, self.file(number).create(None, |_, _| Ok(()), || Ok(()))?))
     }
 
     /// Opens a segment that was there before; `active` for writing, else for reading.
     pub fn open(&self, number: u32, active: bool) -> Result<Arc<Segment>, Error> {
-        let (cache, read_cache) = (self.options.cache_bytes, self.options.sealed_cache_bytes);
-        let open = if active { DbFile::open_writable } else { DbFile::open_readable };
-        let file = open(segment_name(number), Kind::Segment, &self.files, &self.counters, cache, read_cache)?;
-        let segment = self.add(number, file);
+        let opened = if active { self.file(number).open_writable(&|_| Ok(())) } else { self.file(number).open_readable() };
+        let newer = |_, _| Error::broken(&segment_name(number), "it names a format that the metadata does not have");
+        let segment = self.add(
+            number,
+            opened.map_err(|error| match error {
+                // The metadata is brought up first.
+                Error::Newer { found, known } => newer(found, known),
+                error => error,
+            })?,
+        );
         if !active {
             self.opened(&segment);
         }
@@ -104,13 +126,20 @@ impl Segments {
         segment
     }
 
+    /// Forgets a segment that is not to be used.
+    pub fn forget(&self, number: u32) {
+        if let Some(segment) = self.map().remove(&number) {
+            self.removed(&segment);
+        }
+    }
+
     /// Runs one short read transaction on a segment, opening it if need be. `Ok(None)`: the segment was removed.
     pub fn read<T>(
         &self,
         segment: &Arc<Segment>,
         mut work: impl FnMut(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<Option<T>, Error> {
-        segment.used.store(self.clock.fetch_add(1, Relaxed), Relaxed);
+        segment.used.store(self.clock.fetch_add(1, Relaxed) + 1, Relaxed);
         loop {
             if let Some(done) = segment.file.read(&mut work)? {
                 return Ok(Some(done));
@@ -167,4 +196,14 @@ impl Segments {
         let closed: Vec<_> = segments.iter().map(|segment| segment.file.close_for_good()).collect();
         closed.into_iter().collect()
     }
+}
+
+/// The table of cuts: group, and the index at and above which its rows in earlier segments are dead.
+pub(super) fn cuts_of(txn: &ReadTransaction) -> Result<Vec<(u64, u64)>, redb::Error> {
+    let mut cuts = Vec::new();
+    for row in txn.open_table(CUTS)?.iter()? {
+        let (group, at) = row?;
+        cuts.push((group.value(), at.value()));
+    }
+    Ok(cuts)
 }

@@ -5,7 +5,7 @@ use super::file::DbFile;
 use super::queue::{Kind, Op, Queue};
 use super::segments::Segments;
 use super::space::Gauge;
-use super::{Done, Error, Options};
+use super::{Done, Error, Fences, Options};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -21,6 +21,7 @@ pub(super) struct Shared {
     pub tail_bytes: AtomicUsize,
     pub identity: Mutex<Option<Bytes>>,
     pub failed: watch::Sender<Option<Error>>,
+    pub fences: watch::Sender<Arc<Fences>>,
     /// There are no threads: whoever opened the store does its work, and may read in place.
     pub stepped: AtomicBool,
     pub space: Gauge,
@@ -38,6 +39,7 @@ impl Shared {
             tail_bytes: AtomicUsize::new(0),
             identity: Mutex::new(None),
             failed: watch::Sender::new(None),
+            fences: watch::Sender::new(Arc::default()),
             stepped: AtomicBool::new(false),
             space: Gauge::default(),
             cells: Mutex::default(),
@@ -50,7 +52,11 @@ impl Shared {
     }
 
     pub fn cell(&self, id: u64) -> Arc<Cell> {
-        self.cells().entry(id).or_insert_with(|| Cell::new(id, State::default())).clone()
+        let cell = || {
+            let fence = self.fences.borrow().of(id).map(Into::into);
+            Cell::new(id, State::fenced(fence))
+        };
+        self.cells().entry(id).or_insert_with(cell).clone()
     }
 
     pub fn identity(&self) -> MutexGuard<'_, Option<Bytes>> {
@@ -80,7 +86,7 @@ impl Shared {
         }
     }
 
-    /// Latches a read's error if it says that the disk is failing.
+    /// Latches a read's error if it says that the disk is failing now.
     pub fn checked<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         if let Err(error @ Error::Io { .. }) = &result {
             self.fail(error.clone());
@@ -100,6 +106,13 @@ impl Shared {
 
     /// Queues one operation of a group whose state the caller holds, so that memory and queue have one order.
     pub fn push(&self, cell: &Arc<Cell>, state: &mut State, kind: Kind, done: Option<Done>) -> Result<u64, Error> {
+        self.check()?;
+        state.check_fence(cell.id)?;
+        self.queue_op(cell, state, kind, done)
+    }
+
+    /// The same, of a group that may be fenced.
+    pub fn queue_op(&self, cell: &Arc<Cell>, state: &mut State, kind: Kind, done: Option<Done>) -> Result<u64, Error> {
         self.check()?;
         let number = state.next_op();
         self.queue.push([Op { cell: Some(cell.clone()), number, kind, done }])?;

@@ -72,7 +72,7 @@ impl Shared {
     /// Asks the files how much room there is. Files that cannot tell, or fail to, leave what was known.
     pub fn look_at_space(&self) {
         self.space.written.store(0, Relaxed);
-        let Ok(Some(room)) = self.segments.files.room() else { return };
+        let Ok(Some(room)) = self.segments.place.files.room() else { return };
         let reserve = self.options.disk_reserve_bytes.unwrap_or_else(|| default_reserve(room.total));
         let free = room.free.saturating_sub(self.queue.len().1 as u64);
         self.space.now.send_if_modified(|space| {

@@ -1,10 +1,11 @@
 //! Figures of the store: plain counters, and the file backend that feeds them.
 
+use super::error::is_unreadable;
 use redb::{BackendError, StorageBackend};
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Buckets of the commit times: bucket `i` counts those below 2^i microseconds that no lower bucket took.
@@ -35,6 +36,16 @@ pub struct Stats {
     pub segments: u64,
     /// Length of all files.
     pub file_bytes: u64,
+    /// Bytes of rows that the scrub has verified.
+    pub scrubbed_bytes: u64,
+    /// Times that the scrub has come through all sealed segments.
+    pub scrub_passes: u64,
+    /// Rows that were found damaged.
+    pub damaged_rows: u64,
+    /// Groups whose data must not be used; see [`super::Fences`].
+    pub fenced_groups: u64,
+    /// Damaged files that were moved aside, now and earlier, and are still there.
+    pub files_aside: u64,
 }
 
 #[derive(Default)]
@@ -46,6 +57,12 @@ pub(super) struct Counters {
     pub commit_us: [AtomicU64; COMMIT_BUCKETS],
     pub commit_us_sum: AtomicU64,
     pub file_bytes: AtomicU64,
+    pub scrubbed_bytes: AtomicU64,
+    pub scrub_passes: AtomicU64,
+    pub damaged_rows: AtomicU64,
+    pub files_aside: AtomicU64,
+    /// The disk refused to write, or to read for want of something: whatever follows from it is not damage.
+    pub io_failed: AtomicBool,
 }
 
 impl Counters {
@@ -66,6 +83,10 @@ impl Counters {
             commit_us: std::array::from_fn(|bucket| self.commit_us[bucket].load(Relaxed)),
             commit_us_sum: self.commit_us_sum.load(Relaxed),
             file_bytes: self.file_bytes.load(Relaxed),
+            scrubbed_bytes: self.scrubbed_bytes.load(Relaxed),
+            scrub_passes: self.scrub_passes.load(Relaxed),
+            damaged_rows: self.damaged_rows.load(Relaxed),
+            files_aside: self.files_aside.load(Relaxed),
             ..Stats::default()
         }
     }
@@ -93,6 +114,13 @@ impl Counted {
         Ok(counted)
     }
 
+    fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if result.is_err() {
+            self.counters.io_failed.store(true, Relaxed);
+        }
+        result
+    }
+
     /// Keeps the sum of all files' lengths right; wrapping, as one file's may shrink.
     fn has_len(&self, len: u64) {
         let before = self.len.swap(len, Relaxed);
@@ -108,23 +136,26 @@ impl StorageBackend for Counted {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
+        match self.file.read(offset, out) {
+            Err(why) if !is_unreadable(&why) => self.noted(Err(why)),
+            result => result,
+        }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)?;
+        self.noted(self.file.set_len(len))?;
         self.has_len(len);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
         self.counters.syncs.fetch_add(1, Relaxed);
-        self.file.sync_data()
+        self.noted(self.file.sync_data())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.counters.bytes_written.fetch_add(data.len() as u64, Relaxed);
-        self.file.write(offset, data)
+        self.noted(self.file.write(offset, data))
     }
 
     fn close(&self) -> io::Result<()> {

@@ -58,7 +58,7 @@ impl Stepper {
         self.writer.finish();
         let closed = self.shared.segments.close();
         let closed = self.shared.close().and(closed);
-        self.shared.segments.files.release();
+        self.shared.segments.place.files.release();
         closed
     }
 }

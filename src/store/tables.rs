@@ -1,21 +1,29 @@
 //! Every table, key and value on disk, on one page. Pure: bytes in, values out.
 //!
 //! A data directory holds `meta.redb` (small: identity, votes, purge points, checkpoints) and log segments `log-00000001.redb`,
-//! `log-00000002.redb`, … of bounded size. Integers inside values are little-endian. Every value starts with a version byte and
+//! `log-00000002.redb`, … of bounded size. Beside them are two small plain files, `witness` (how many commits the files have had) and
+//! `identity` (a copy, for the day that `meta.redb` is damaged), and whatever was moved aside as `NAME.damaged`. Integers inside values are little-endian. Every value starts with a version byte and
 //! carries a CRC-32 over its key and itself, so that a row can neither change nor change places unnoticed.
 //!
 //! | file | table | key | value |
 //! |---|---|---|---|
 //! | both | `format` | `"format"` | format number |
-//! | meta | `node` | name | record: `identity` is the only one |
+//! | both | `commits` | `"commits"` | record: commits of this file so far; digest of the metadata's keys (0 in a segment) |
+//! | meta | `node` | name | record: `identity`; `fenced`: why every group is fenced that was not begun anew since |
 //! | meta | `votes` | group | record: the room above's vote |
 //! | meta | `purged` | group | record: log id up to which the group's log is deleted |
 //! | meta | `committed` | group | record: log id known committed (a hint; rows carry a newer one) |
 //! | meta | `checkpoints` | group, index | record: the machine's state at that index |
 //! | meta | `segments` | segment | 0. One row for every segment that must be there |
+//! | meta | `manifests` | segment | record: what is in a segment that gets no more rows |
+//! | meta | `removed` | segment | 0. Nothing lives in the segment: its file goes, if it has not gone yet |
 //! | meta | `dropped` | group | 0. The group is being deleted: its rows are dead |
+//! | meta | `fences` | group | record: 0 and why the group's data must not be used; or 1, it was begun anew since `fenced` |
 //! | segment | `log` | group, index | row: an entry |
 //! | segment | `cuts` | group | in *earlier* segments, the group's rows at and above this index are dead |
+//!
+//! The digest covers the keys of every table of `meta.redb` but `node`, `committed` and `commits`: no row of them can vanish, appear or
+//! change its key unnoticed. A damaged value is its group's affair as long as the digest is right.
 //!
 //! Lifetimes: a row of `log` is dead when its index is at or below the group's purge point, or cut; dead rows go with their segment.
 
@@ -25,13 +33,20 @@ use redb::TableDefinition;
 pub(super) const FORMAT: TableDefinition<&str, u64> = TableDefinition::new("format");
 pub(super) const FORMAT_KEY: &str = "format";
 
+pub(super) const COMMITS: TableDefinition<&str, &[u8]> = TableDefinition::new("commits");
+pub(super) const COMMITS_KEY: &str = "commits";
+
 pub(super) const NODE: TableDefinition<&str, &[u8]> = TableDefinition::new("node");
 pub(super) const IDENTITY_KEY: &str = "identity";
+pub(super) const FENCED_KEY: &str = "fenced";
 pub(super) const VOTES: TableDefinition<u64, &[u8]> = TableDefinition::new("votes");
 pub(super) const PURGED: TableDefinition<u64, &[u8]> = TableDefinition::new("purged");
 pub(super) const COMMITTED: TableDefinition<u64, &[u8]> = TableDefinition::new("committed");
 pub(super) const CHECKPOINTS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("checkpoints");
 pub(super) const SEGMENTS: TableDefinition<u32, u64> = TableDefinition::new("segments");
+pub(super) const MANIFESTS: TableDefinition<u32, &[u8]> = TableDefinition::new("manifests");
+pub(super) const REMOVED: TableDefinition<u32, u64> = TableDefinition::new("removed");
+pub(super) const FENCES: TableDefinition<u64, &[u8]> = TableDefinition::new("fences");
 pub(super) const DROPPED: TableDefinition<u64, u64> = TableDefinition::new("dropped");
 
 pub(super) const LOG: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("log");
@@ -39,6 +54,13 @@ pub(super) const CUTS: TableDefinition<u64, u64> = TableDefinition::new("cuts");
 
 /// Names the metadata file.
 pub(super) const META: &str = "meta.redb";
+
+/// Names the plain files; see `witness` and `plain`.
+pub(super) const WITNESS: &str = "witness";
+pub(super) const IDENTITY: &str = "identity";
+
+/// What a damaged file's name gets appended when it is moved aside; the second one of a name gets a number as well.
+pub(super) const DAMAGED: &str = ".damaged";
 
 pub(super) fn segment_name(number: u32) -> String {
     format!("log-{number:08}.redb")
@@ -124,6 +146,59 @@ pub(super) fn get_log_id(group: u64, bytes: &[u8]) -> Result<LogId, &'static str
     }
 }
 
+/// What a file says of itself: its commits so far, and the digest of its keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ledger {
+    pub commits: u64,
+    pub digest: u64,
+}
+
+pub(super) fn put_ledger(ledger: Ledger) -> Vec<u8> {
+    put_record((0, 0), &[ledger.commits.to_le_bytes(), ledger.digest.to_le_bytes()].concat())
+}
+
+pub(super) fn get_ledger(bytes: &[u8]) -> Result<Ledger, &'static str> {
+    let bytes = get_record((0, 0), bytes)?;
+    match bytes.len() {
+        16 => Ok(Ledger { commits: u64_at(bytes, 0), digest: u64_at(bytes, 8) }),
+        _ => Err("the count of its commits has the wrong length"),
+    }
+}
+
+/// A key's share in the digest. Shares are combined by exclusive or, so whoever adds or removes a row toggles its key's share.
+pub(super) fn key_digest(table: &str, key: (u64, u64)) -> u64 {
+    // A hash of the key, finished as SplitMix64 does (Steele et al. 2014): it need not resist anybody, only spread.
+    let name = u64::from(crc32fast::hash(table.as_bytes()));
+    [name, key.0, key.1].into_iter().fold(0x9e37_79b9_7f4a_7c15, |seed: u64, word| {
+        let mut z = (seed ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    })
+}
+
+/// A row of `fences`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum FenceRow {
+    Fenced(String),
+    Anew,
+}
+
+pub(super) fn put_fence(group: u64, row: &FenceRow) -> Vec<u8> {
+    match row {
+        FenceRow::Fenced(why) => put_record((group, 0), &[&[0], why.as_bytes()].concat()),
+        FenceRow::Anew => put_record((group, 0), &[1]),
+    }
+}
+
+pub(super) fn get_fence(group: u64, bytes: &[u8]) -> Result<FenceRow, &'static str> {
+    match get_record((group, 0), bytes)? {
+        [0, why @ ..] => Ok(FenceRow::Fenced(String::from_utf8_lossy(why).into_owned())),
+        [1] => Ok(FenceRow::Anew),
+        _ => Err("a fence says something unknown"),
+    }
+}
+
 fn check(key: (u64, u64), bytes: &[u8]) -> Result<(), &'static str> {
     if bytes[0] != VERSION {
         return Err("its version is unknown");
@@ -191,6 +266,24 @@ mod tests {
         assert_eq!(get_log_id(4, &put_log_id(4, id)), Ok(id));
         assert!(get_log_id(5, &put_log_id(4, id)).is_err());
         assert!(get_record((0, 0), b"1234").is_err());
+    }
+
+    #[test]
+    fn ledgers_and_fences_come_back() {
+        let ledger = Ledger { commits: 3, digest: 4 };
+        assert_eq!(get_ledger(&put_ledger(ledger)), Ok(ledger));
+        for row in [FenceRow::Fenced("a segment is missing".into()), FenceRow::Fenced(String::new()), FenceRow::Anew] {
+            assert_eq!(get_fence(5, &put_fence(5, &row)), Ok(row.clone()));
+            assert!(get_fence(6, &put_fence(5, &row)).is_err());
+        }
+    }
+
+    #[test]
+    fn digests_of_keys_are_frozen_and_differ() {
+        assert_eq!(key_digest("votes", (1, 0)), 0x0000_0e08_6634_df92);
+        let digests: std::collections::BTreeSet<u64> =
+            ["votes", "purged"].iter().flat_map(|table| (0..50).map(|key| key_digest(table, (key / 7, key % 7)))).collect();
+        assert_eq!(digests.len(), 100);
     }
 
     #[test]

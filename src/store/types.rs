@@ -1,11 +1,12 @@
 //! The values that cross this room's door: log ids, entries, options, and the wait for durability.
 
 use super::Error;
-use crate::core::limits::{GROUP_TAIL_BYTES, OPEN_SEGMENTS, SEGMENT_BYTES, TAILS_BYTES};
+use crate::core::limits::{GROUP_TAIL_BYTES, OPEN_SEGMENTS, SCRUB_BYTES_PER_SECOND, SCRUB_PAUSE, SEGMENT_BYTES, TAILS_BYTES};
 use bytes::Bytes;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// The place of an entry: where it is, and who wrote it there.
@@ -55,6 +56,10 @@ pub struct Options {
     pub sealed_cache_bytes: usize,
     /// Sealed segments that may be open for reading at a time.
     pub open_segments: usize,
+    /// Bytes of rows that the scrub verifies in a second.
+    pub scrub_bytes_per_second: u64,
+    /// How long the scrub rests between two passes, and before the first.
+    pub scrub_pause: Duration,
     /// With less room than this on the disk nothing new is taken; by default what fits the disk.
     pub disk_reserve_bytes: Option<u64>,
     /// What a test says is free.
@@ -86,6 +91,8 @@ impl Default for Options {
             cache_bytes: 64 << 20,
             sealed_cache_bytes: 4 << 20,
             open_segments: OPEN_SEGMENTS,
+            scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND,
+            scrub_pause: SCRUB_PAUSE,
             disk_reserve_bytes: None,
             #[cfg(test)]
             free_bytes: None,

@@ -5,15 +5,17 @@
 
 use super::cell::Cell;
 use super::keeper::Job;
+use super::manifest::Manifest;
+use super::meta::{MetaTables, SegmentTables, committed_hints};
+use super::plain;
 use super::queue::{Kind, Op, Target, phases};
-use super::segments::Segment;
+use super::segments::{Segment, cuts_of};
 use super::shared::Shared;
-use super::tables::{self, CHECKPOINTS, COMMITTED, DROPPED, IDENTITY_KEY, NODE, PURGED, SEGMENTS, VOTES};
+use super::tables::IDENTITY;
 use super::types::FILE_BYTES_MIN;
-use super::{Error, Level, LogId};
+use super::{Error, Level};
 use crate::core::limits::AGED_COMMITS_MAX;
-use redb::{Table, WriteTransaction};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -75,12 +77,18 @@ impl Writer {
     fn commit_meta(&mut self, ops: &[Op]) -> Result<(), Error> {
         if ops.iter().any(|op| op.kind.target() == Target::Meta) {
             let hints = committed_hints(ops.iter().filter_map(|op| op.cell.as_ref()));
-            self.shared.meta.write(|txn| {
-                let mut tables = MetaTables::open(txn)?;
-                ops.iter().try_for_each(|op| tables.put(op))?;
+            let all = self.shared.fences.borrow().all.is_some();
+            self.shared.meta.write(|txn, digest| {
+                let mut tables = MetaTables::open(txn, digest)?;
+                ops.iter().try_for_each(|op| tables.put(op, all))?;
                 hints.iter().try_for_each(|(cell, id)| tables.put_committed(cell.id, *id))
             })?;
             hints.into_iter().for_each(|(cell, id)| cell.state().committed_saved = Some(id));
+        }
+        for op in ops {
+            if let Kind::Identity(bytes) = &op.kind {
+                plain::write(&*self.shared.segments.place.files, IDENTITY, bytes)?;
+            }
         }
         ops.iter().for_each(meta_is_durable);
         Ok(())
@@ -103,10 +111,29 @@ impl Writer {
 
     fn roll(&mut self) -> Result<(), Error> {
         let next = self.shared.segments.create(self.active.number + 1)?;
-        self.shared.meta.write(|txn| Ok(txn.open_table(SEGMENTS)?.insert(next.number, 0).map(drop)?))?;
+        let manifest = self.manifest()?;
+        self.shared.meta.write(|txn, digest| {
+            let mut tables = SegmentTables::open(txn, digest)?;
+            tables.add(next.number)?;
+            tables.seal(self.active.number, &manifest)
+        })?;
         let full = std::mem::replace(&mut self.active, next);
         self.active_bytes = 0;
         self.tell(Job::Seal(full))
+    }
+
+    /// What is in the active segment, to be kept when it gets no more rows.
+    fn manifest(&self) -> Result<Manifest, Error> {
+        let cuts = self.active.file.read(cuts_of)?.ok_or(Error::Closed)?;
+        let mut cells: Vec<_> = self.shared.cells().values().cloned().collect();
+        cells.sort_unstable_by_key(|cell| cell.id);
+        let mut rows = Vec::new();
+        for cell in cells {
+            let state = cell.state();
+            let spans = state.spans.iter().filter(|span| Arc::ptr_eq(&span.segment, &self.active));
+            rows.extend(spans.map(|span| (cell.id, span.first, span.last)));
+        }
+        Ok(Manifest { commits: self.active.file.commits(), rows, cuts })
     }
 
     /// Has segments removed in which nothing lives. That they may be missing is durable before they are.
@@ -115,10 +142,9 @@ impl Writer {
         if dead.is_empty() {
             return Ok(());
         }
-        self.shared.meta.write(|txn| {
-            let mut table = txn.open_table(SEGMENTS)?;
-            dead.iter().try_for_each(|segment| table.remove(segment.number).map(drop))?;
-            Ok(())
+        self.shared.meta.write(|txn, digest| {
+            let mut tables = SegmentTables::open(txn, digest)?;
+            dead.iter().try_for_each(|segment| tables.retire(segment.number))
         })?;
         dead.into_iter().try_for_each(|segment| self.tell(Job::Remove(segment)))
     }
@@ -136,83 +162,21 @@ impl Writer {
         }
     }
 
-    /// The last words: hints that no commit took along, then a clean close.
+    /// The last words: hints that no commit took along, what is in the active segment, then a clean close.
     pub fn finish(&mut self) {
         let _ = self.guarded(|writer| {
             let cells: Vec<_> = writer.shared.cells().values().cloned().collect();
             let hints = committed_hints(cells.iter());
-            if !hints.is_empty() {
-                writer.shared.meta.write(|txn| {
-                    let mut tables = MetaTables::open(txn)?;
-                    hints.iter().try_for_each(|(cell, id)| tables.put_committed(cell.id, *id))
-                })?;
-            }
+            let manifest = writer.manifest()?;
+            writer.shared.meta.write(|txn, digest| {
+                SegmentTables::open(txn, digest)?.seal(writer.active.number, &manifest)?;
+                let mut tables = MetaTables::open(txn, digest)?;
+                hints.iter().try_for_each(|(cell, id)| tables.put_committed(cell.id, *id))
+            })?;
+            writer.shared.segments.place.witness.sync()?;
             writer.active.file.close()?;
             writer.shared.meta.close_for_good()
         });
-    }
-}
-
-/// What is known committed of these groups and not yet said in the metadata.
-fn committed_hints<'a>(cells: impl Iterator<Item = &'a Arc<Cell>>) -> Vec<(Arc<Cell>, LogId)> {
-    let cells: BTreeMap<u64, &Arc<Cell>> = cells.map(|cell| (cell.id, cell)).collect();
-    let hint = |cell: &&Arc<Cell>| {
-        let state = cell.state();
-        state.committed.filter(|id| state.committed_saved != Some(*id))
-    };
-    cells.into_values().filter_map(|cell| Some((cell.clone(), hint(&cell)?))).collect()
-}
-
-struct MetaTables<'a> {
-    node: Table<'a, &'static str, &'static [u8]>,
-    votes: Table<'a, u64, &'static [u8]>,
-    purged: Table<'a, u64, &'static [u8]>,
-    committed: Table<'a, u64, &'static [u8]>,
-    checkpoints: Table<'a, (u64, u64), &'static [u8]>,
-    dropped: Table<'a, u64, u64>,
-}
-
-impl<'a> MetaTables<'a> {
-    fn open(txn: &'a WriteTransaction) -> Result<MetaTables<'a>, redb::Error> {
-        Ok(MetaTables {
-            node: txn.open_table(NODE)?,
-            votes: txn.open_table(VOTES)?,
-            purged: txn.open_table(PURGED)?,
-            committed: txn.open_table(COMMITTED)?,
-            checkpoints: txn.open_table(CHECKPOINTS)?,
-            dropped: txn.open_table(DROPPED)?,
-        })
-    }
-
-    fn put(&mut self, op: &Op) -> Result<(), redb::Error> {
-        let group = op.cell.as_ref().map_or(0, |cell| cell.id);
-        match &op.kind {
-            Kind::Identity(bytes) => drop(self.node.insert(IDENTITY_KEY, &tables::put_record((0, 0), bytes)[..])?),
-            Kind::Vote(bytes) => drop(self.votes.insert(group, &tables::put_record((group, 0), bytes)[..])?),
-            Kind::Purge(id) => drop(self.purged.insert(group, &tables::put_log_id(group, *id)[..])?),
-            Kind::Checkpoint(index, bytes) => {
-                self.checkpoints.insert((group, *index), &tables::put_record((group, *index), bytes)[..])?;
-            }
-            Kind::DropCheckpoints(before) => self.checkpoints.retain_in((group, 0)..(group, *before), |_, _| false)?,
-            Kind::DropMeta => self.put_dropped(group)?,
-            Kind::DropMark => drop(self.dropped.remove(group)?),
-            Kind::Append(..) | Kind::Truncate(_) | Kind::DropRows | Kind::Flush => {}
-        }
-        Ok(())
-    }
-
-    fn put_dropped(&mut self, group: u64) -> Result<(), redb::Error> {
-        self.dropped.insert(group, 0)?;
-        self.votes.remove(group)?;
-        self.purged.remove(group)?;
-        self.committed.remove(group)?;
-        self.checkpoints.retain_in((group, 0)..=(group, u64::MAX), |_, _| false)?;
-        Ok(())
-    }
-
-    fn put_committed(&mut self, group: u64, id: LogId) -> Result<(), redb::Error> {
-        self.committed.insert(group, &tables::put_log_id(group, id)[..])?;
-        Ok(())
     }
 }
 

@@ -38,6 +38,14 @@ pub struct Node {
     pub streams_led: u64,
     #[schema(minimum = 0, examples(12))]
     pub streams_held: u64,
+    /// Its replicas whose data is damaged and that cannot be rebuilt at present.
+    #[serde(default)]
+    #[schema(minimum = 0, examples(0))]
+    pub replicas_damaged: u64,
+    /// Its damaged replicas that are being made anew from the others.
+    #[serde(default)]
+    #[schema(minimum = 0, examples(0))]
+    pub replicas_rebuilding: u64,
     /// How much room its disk has, as the answering node last heard.
     #[serde(default)]
     pub disk: Disk,

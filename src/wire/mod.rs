@@ -21,6 +21,8 @@ pub use page::{Gap, Page, encode_gap_line, encode_page};
 pub use problem::{Code, Problem};
 pub use publish::{BatchAnswer, BatchEvent, BatchRequest, PublishAnswer};
 pub use start::Start;
-pub use stream::{Leader, LeaderRequest, Purge, Purged, Replica, Stream, StreamList, StreamSettings, StreamSettingsPatch, StreamSummary};
+pub use stream::{
+    Leader, LeaderRequest, Purge, Purged, Replica, ReplicaState, Stream, StreamList, StreamSettings, StreamSettingsPatch, StreamSummary,
+};
 pub use time::{Span, Timestamp};
 pub use verify::{Agreement, ReplicaCheck, Reread, Verification, VerifyRequest};

@@ -174,6 +174,10 @@ catalogue! {
         "A fault of this node; its log says more, under the request's id. Another node may do better.";
     NoLeader "no-leader" 503 "The stream has no leader" 500
         "No leader was found in time. The request was not accepted: it is safe to repeat it, here or on another node.";
+    StreamDamaged "stream-damaged" 503 "Too few replicas of the stream are whole" 5000
+        "The data of so many of its replicas is damaged that no majority is left: nothing of the stream can be served, and nothing of it was deleted. The detail says which replicas and why. Bring back an unharmed replica (its node, or a copy of its data), or delete the stream.";
+    Rebuilding "rebuilding" 503 "The node is being rebuilt" 500
+        "What this node knew of the cluster is damaged and is made anew from the other nodes. Use another node meanwhile.";
     Overloaded "overloaded" 503 "The node has too much to do" 200
         "The request was not accepted: it is safe to repeat it a little later, here or on another node.";
     Draining "draining" 503 "The node is leaving" 100

@@ -204,6 +204,39 @@ pub struct Replica {
     #[schema(required = true, minimum = 0)]
     pub lag: Option<u64>,
     pub reachable: bool,
+    pub state: ReplicaState,
+    /// What is wrong with it; left out when nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub why: Option<String>,
+}
+
+/// How a replica is.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplicaState {
+    /// It takes part and keeps up.
+    Ok,
+    /// It takes part and has something to catch up with.
+    Behind,
+    /// The answering node cannot reach its node.
+    Unreachable,
+    /// Its data was damaged; it takes no part until it is made anew from the others.
+    Rebuilding,
+    /// Its data is damaged, and there is no majority to make it anew from.
+    Damaged,
+}
+
+impl ReplicaState {
+    pub fn name(self) -> &'static str {
+        match self {
+            ReplicaState::Ok => "ok",
+            ReplicaState::Behind => "behind",
+            ReplicaState::Unreachable => "unreachable",
+            ReplicaState::Rebuilding => "rebuilding",
+            ReplicaState::Damaged => "damaged",
+        }
+    }
 }
 
 /// Streams in order of name.

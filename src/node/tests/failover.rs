@@ -60,7 +60,7 @@ impl Trio {
         until("every node is ready and sees all the others", || {
             self.nodes.iter().all(|node| {
                 let members = node.inner.directory.members();
-                let voters = members.iter().all(|member| node.inner.catalog.is_voter(member.id));
+                let voters = members.iter().all(|member| node.inner.catalog.get().is_some_and(|catalog| catalog.is_voter(member.id)));
                 node.readiness() == Readiness::Ready && members.len() == 3 && voters && node.inner.alive().len() == 3
             })
         })

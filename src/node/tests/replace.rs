@@ -77,7 +77,7 @@ async fn a_new_node_takes_the_place_of_a_dead_one() {
     let new = new.unwrap();
     assert_eq!((new.inner.id, new.name().as_str()), (4, "n3"));
     let (one, two) = (cluster.nodes[0].clone(), cluster.nodes[1].clone());
-    let catalog_has = |node: &Node| node.inner.catalog.progress().keys().copied().eq([1, 2, 4]);
+    let catalog_has = |node: &Node| node.inner.catalog.get().is_some_and(|catalog| catalog.progress().keys().copied().eq([1, 2, 4]));
     until("the catalog's members are those that live", || [&one, &two, &new].iter().any(|node| catalog_has(node))).await;
     stop.cancel();
     let more = publishing.await.unwrap();

@@ -1,6 +1,7 @@
 //! Tests of the whole room. The rig runs writer and keeper step by step, so that a seed repeats a run exactly.
 
 mod crash;
+mod damage;
 mod format;
 mod log;
 mod threads;

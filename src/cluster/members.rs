@@ -1,0 +1,107 @@
+//! Who belongs to a group: bringing its members to what the catalog wants, and taking a damaged replica out.
+
+use super::Group;
+use super::types::{LeaderId, Raft, TypeConfig};
+use openraft::{ChangeMembers, RaftState, async_runtime::WatchReceiver, impls::EmptyNode};
+use std::{collections::BTreeSet, time::Duration};
+
+/// A learner so many entries behind its leader makes a voter: it is about as far as the others.
+const CAUGHT_UP: u64 = 64;
+/// Longest wait for a change of members that takes somebody out; whoever asked asks again.
+const OUT_WAIT: Duration = Duration::from_secs(5);
+/// Changes that one call tries: out of the voters, out of the learners, and one that somebody else made meanwhile.
+const OUT_TRIES: usize = 4;
+
+/// Why a replica was not counted out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotOut {
+    /// Another node leads, if one is known.
+    NotLeader(Option<u64>),
+    /// It could not be committed (yet).
+    Failed(String),
+}
+
+/// What a node is to a group, in the membership in force and in the last one that is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Voter,
+    Learner,
+    Nothing,
+}
+
+impl Group {
+    /// At the leader: brings every node of `wanted` up to date as a learner, then makes exactly them the voters.
+    pub async fn change_members(&self, wanted: &BTreeSet<u64>) -> Result<(), String> {
+        for id in wanted.iter().filter(|id| !self.is_voter(**id)) {
+            self.raft().add_learner(*id, EmptyNode::new(), false).await.map_err(|error| error.to_string())?;
+            self.wait_caught_up(*id).await?;
+        }
+        let change = ChangeMembers::ReplaceAllVoters(wanted.clone());
+        self.raft().change_membership(change, false).await.map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    /// Takes as long as its log; ends early when this node stops leading or somebody takes the learner out.
+    async fn wait_caught_up(&self, id: u64) -> Result<(), String> {
+        let mut metrics = self.raft().metrics();
+        loop {
+            {
+                let now = metrics.borrow_watched();
+                let Some(replication) = now.replication.as_ref() else { return Err("the leadership was lost".into()) };
+                if now.membership_config.membership().get_node(&id).is_none() {
+                    return Err(format!("node {id} was taken out meanwhile"));
+                }
+                let last = now.last_log_index.map_or(0, |index| index + 1);
+                let matched = replication.get(&id).copied().flatten().map(|id| id.index() + 1);
+                if matched.is_some_and(|matched| last.saturating_sub(matched) <= CAUGHT_UP) {
+                    return Ok(());
+                }
+            }
+            metrics.changed().await.map_err(|error| error.to_string())?;
+        }
+    }
+
+    /// The voters in force.
+    pub fn voters(&self) -> BTreeSet<u64> {
+        self.raft().metrics().borrow_watched().membership_config.membership().voter_ids().collect()
+    }
+
+    /// At the leader: takes a node out of the group, and answers only when a quorum has agreed to a membership in which it is nothing at
+    /// all, neither voter nor learner: so nothing of its progress, and no vote or acknowledgement of it, counts any more.
+    ///
+    /// It may be repeated. Gives the leader under which that is so: its quorum was asked after this call began.
+    pub async fn count_out(&self, id: u64) -> Result<LeaderId, NotOut> {
+        for _ in 0..OUT_TRIES {
+            let now = self.current();
+            let Some(leader) = now.mine else { return Err(NotOut::NotLeader(now.leader)) };
+            self.confirm_leadership().await.map_err(NotOut::Failed)?;
+            let change = match role_of(self.raft(), id).await? {
+                Role::Nothing => return Ok(leader),
+                Role::Voter => ChangeMembers::RemoveVoters([id].into()),
+                Role::Learner => ChangeMembers::RemoveNodes([id].into()),
+            };
+            // A change that is under way already is refused here, and finished by whoever began it.
+            match tokio::time::timeout(OUT_WAIT, self.raft().change_membership(change, false)).await {
+                Ok(Ok(_)) => (),
+                Ok(Err(error)) => return Err(NotOut::Failed(error.to_string())),
+                Err(_) => return Err(NotOut::Failed("the change of members was not committed in time".into())),
+            }
+        }
+        Err(NotOut::Failed("the members keep changing".into()))
+    }
+}
+
+/// Asked of the group's own task, so that nothing newer is missed.
+async fn role_of(raft: &Raft, id: u64) -> Result<Role, NotOut> {
+    let role = move |state: &RaftState<TypeConfig>| {
+        let memberships = [state.membership_state.effective(), state.membership_state.committed()];
+        let is_voter = memberships.iter().any(|stored| stored.membership().voter_ids().any(|voter| voter == id));
+        let is_known = memberships.iter().any(|stored| stored.membership().get_node(&id).is_some());
+        match (is_voter, is_known) {
+            (true, _) => Role::Voter,
+            (false, true) => Role::Learner,
+            (false, false) => Role::Nothing,
+        }
+    };
+    raft.with_raft_state(role).await.map_err(|error| NotOut::Failed(error.to_string()))
+}

@@ -1,0 +1,108 @@
+//! Looking for damage before somebody needs the bytes: a slow walk through everything that is on disk, and the same of one group on
+//! demand.
+//!
+//! What is damaged is fenced by the reads themselves; see `fence`.
+
+use super::cell::Cell;
+use super::read::on_disk;
+use super::segments::Segment;
+use super::shared::Shared;
+use super::{Error, Group, Store};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// Bytes of rows that are read at once.
+const SLICE_BYTES: usize = 256 * 1024;
+
+/// What a verification has read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    pub rows: u64,
+    /// Of payload.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Reads all that this node has on disk of a group's log, and its checkpoints; not what is only in memory. Blocks. What is damaged
+    /// is fenced, and said.
+    pub fn verify(&self, group: u64) -> Result<Verified, Error> {
+        let group = self.group(group);
+        let mut verified = Verified::default();
+        let mut from = 0;
+        while let Some(slice) = on_disk(&group, from, SLICE_BYTES)? {
+            verified.rows += slice.rows;
+            verified.bytes += slice.bytes;
+            from = slice.next;
+        }
+        group.checkpoints().into_iter().try_for_each(|index| group.checkpoint(index).map(drop))?;
+        Ok(verified)
+    }
+}
+
+/// The walk: segment by segment, in each of them group by group.
+pub(super) struct Scrub {
+    shared: Arc<Shared>,
+    /// Segments of this pass that are still to come, oldest first.
+    segments: VecDeque<Arc<Segment>>,
+    /// Groups of the segment that is being read: their first index there that is to be read, and the last.
+    groups: VecDeque<(Arc<Cell>, u64, u64)>,
+    began: bool,
+}
+
+impl Scrub {
+    pub fn new(shared: &Arc<Shared>) -> Scrub {
+        Scrub { shared: shared.clone(), segments: VecDeque::new(), groups: VecDeque::new(), began: false }
+    }
+
+    /// How long it rests between two passes.
+    pub fn pause(&self) -> Duration {
+        self.shared.options.scrub_pause
+    }
+
+    /// Reads a bit more; gives how long to wait before the next slice.
+    pub fn slice(&mut self) -> Duration {
+        loop {
+            if let Some((cell, from, last)) = self.groups.pop_front() {
+                return self.read(cell, from, last);
+            }
+            match self.segments.pop_front() {
+                Some(segment) => self.groups = self.groups_in(&segment),
+                None if self.began => {
+                    self.began = false;
+                    self.shared.segments.place.counters.scrub_passes.fetch_add(1, Relaxed);
+                    return self.pause();
+                }
+                None => {
+                    let last = self.shared.segments.last();
+                    self.segments = last.map(|last| self.shared.segments.before(last.number)).unwrap_or_default().into();
+                    self.began = true;
+                }
+            }
+        }
+    }
+
+    fn groups_in(&self, segment: &Arc<Segment>) -> VecDeque<(Arc<Cell>, u64, u64)> {
+        let mut cells: Vec<_> = self.shared.cells().values().cloned().collect();
+        cells.sort_unstable_by_key(|cell| cell.id);
+        let mut groups = VecDeque::new();
+        for cell in cells {
+            let state = cell.state();
+            let spans = state.spans.iter().filter(|span| Arc::ptr_eq(&span.segment, segment));
+            groups.extend(spans.map(|span| (cell.clone(), span.first, span.last)));
+        }
+        groups
+    }
+
+    fn read(&mut self, cell: Arc<Cell>, from: u64, last: u64) -> Duration {
+        let group = Group { shared: self.shared.clone(), cell: cell.clone() };
+        // Damage has been fenced and told by now, a failing disk has been latched.
+        let Ok(Some(slice)) = on_disk(&group, from, SLICE_BYTES) else { return Duration::ZERO };
+        self.shared.segments.place.counters.scrubbed_bytes.fetch_add(slice.bytes, Relaxed);
+        if slice.next <= last {
+            self.groups.push_front((cell, slice.next, last));
+        }
+        Duration::from_secs_f64(slice.bytes as f64 / self.shared.options.scrub_bytes_per_second.max(1) as f64)
+    }
+}
