@@ -8,6 +8,7 @@ use super::types::{EntryPayload, LeaderId, Payload, Raft, Response, TransferRequ
 use super::{log::Log, mesh::Mesh};
 use crate::store;
 use bytes::Bytes;
+use futures_util::{FutureExt, future, future::Either};
 use openraft::{
     Config, ReadPolicy, ServerState, SnapshotPolicy,
     async_runtime::WatchReceiver,
@@ -300,7 +301,10 @@ impl Group {
     }
 
     /// Puts a command at the end of the leader's log, if this node still leads as `leader`. When the outer future is done the command
-    /// has its place after everything proposed before; the inner one gives what became of it.
+    /// has its place after everything proposed before, or was refused; the inner one gives what became of it.
+    ///
+    /// A leader may refuse one command and take the next: its lease ran out and was renewed in between. Whoever must keep an order
+    /// learns of the refusal here, before it proposes the next.
     pub async fn propose(
         &self,
         leader: LeaderId,
@@ -309,13 +313,19 @@ impl Group {
         let (responder, done) = ProgressResponder::complete_only();
         let sent = self.inner.raft.write(Payload(command)).with_leader(leader).responder(responder).await;
         sent.map_err(|_| NotProposed::Refused)?;
-        Ok(async move {
+        // Answered in its turn, so what was sent before has been looked at.
+        self.inner.raft.with_raft_state(|_| ()).await.map_err(|_| NotProposed::Unknown)?;
+        let mut done = Box::pin(async move {
             match done.await {
                 Ok(Ok(response)) => Ok(response.data),
                 Ok(Err(ClientWriteError::ForwardToLeader(_) | ClientWriteError::PreconditionFailed(_))) => Err(NotProposed::Refused),
                 Ok(Err(_)) | Err(_) => Err(NotProposed::Unknown),
             }
-        })
+        });
+        match (&mut done).now_or_never() {
+            Some(settled) => settled.map(|response| Either::Left(future::ready(Ok(response)))),
+            None => Ok(Either::Right(done)),
+        }
     }
 
     /// Confirms with a quorum that this node leads; afterwards everything acknowledged by anyone before the call is applied here.

@@ -1,7 +1,7 @@
 //! openraft's own suite over our log storage and state machine, on real files; and what a group must not do when it opens.
 
 use super::encoding;
-use super::group::{Group, Leadership, Open, Timers, changed_within};
+use super::group::{Group, Leadership, NotProposed, Open, Timers, changed_within};
 use super::groups::Elections;
 use super::log::Log;
 use super::machine::{Fold, Folded};
@@ -108,4 +108,13 @@ async fn who_waits_for_the_leadership_of_a_closed_group_waits_for_the_whole_paus
     let (start, pause) = (tokio::time::Instant::now(), std::time::Duration::from_millis(25));
     changed_within(leadership, Leadership::default(), pause).await;
     assert!(start.elapsed() >= pause);
+}
+
+#[tokio::test]
+async fn a_refused_command_is_known_before_the_next_is_proposed() {
+    let (_folder, _store, group) = reopened(&[1]).await;
+    let leader = group.leadership().wait_for(|now| now.mine.is_some()).await.unwrap().mine.unwrap();
+    let before = LeaderId { term: leader.term - 1, ..leader };
+    assert_eq!(group.propose(before, "too late".into()).await.map(drop), Err(NotProposed::Refused));
+    group.propose(leader, "in time".into()).await.unwrap().await.unwrap();
 }

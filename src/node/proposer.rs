@@ -313,7 +313,11 @@ impl Task {
         };
         match self.group.propose(leader, Command::Publish(publish).encode()).await {
             Ok(done) => Box::pin(async move { (calls, done.await) }),
-            Err(error) => Box::pin(async move { (calls, Err(error)) }),
+            Err(error) => {
+                // Before the next entry is made, so that nothing overtakes what this one carried.
+                calls.iter().for_each(|call| self.gates.refuse(call.origin, &call.forward));
+                Box::pin(async move { (calls, Err(error)) })
+            }
         }
     }
 
