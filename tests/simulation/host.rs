@@ -97,7 +97,7 @@ pub async fn run(context: Context) {
         auto_create_streams: true,
         timers: Timers::default(),
         store: options(),
-        world: World { clock, network: Network::new(net.dialler(id)), store: Some(store.clone()), one_runtime: true },
+        world: World { clock, network: Network::new(net.dialler(id)), store: Some(store.clone()), one_runtime: true, ..World::default() },
     };
     let node = match Node::start(config).await {
         Ok(node) => node,
