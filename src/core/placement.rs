@@ -43,7 +43,7 @@ pub fn place(catalog: &Catalog, alive: &BTreeSet<u64>, replicas: u8) -> Option<V
 /// stream, each replacing, adding or removing one replica or only reordering leaders. Apply them and ask again.
 ///
 /// No moves means that the spread is even: replica counts over usable nodes differ by at most 1, and preferred leaders too.
-/// Two exceptions: a stream with a replica that is down stays as it is until that is back or has left, since its remaining
+/// Exceptions: a stream whose group has not begun stays; a stream with a replica that is down stays as it is until that is back or has left, since its remaining
 /// replicas are needed where they are; and the last unevenness of leaders may need a pair of moves, so a `limit` of 2.
 /// Replicas never move away from a node only because it is down for the moment.
 pub fn rebalance(catalog: &Catalog, alive: &BTreeSet<u64>, limit: usize) -> Vec<Move> {
@@ -69,6 +69,8 @@ struct Spread<'a> {
     replicas: BTreeMap<u64, usize>,
     leads: BTreeMap<u64, usize>,
     moved: BTreeSet<u64>,
+    /// Groups that have not begun: their first members stay where they are until they have.
+    young: BTreeSet<u64>,
     moves: Vec<Move>,
     limit: usize,
 }
@@ -84,6 +86,7 @@ impl<'a> Spread<'a> {
             replicas: BTreeMap::new(),
             leads: BTreeMap::new(),
             moved: BTreeSet::new(),
+            young: catalog.streams.values().filter(|stream| !stream.has_begun()).map(|stream| stream.group).collect(),
             moves: Vec::new(),
             limit,
         };
@@ -139,7 +142,7 @@ impl<'a> Spread<'a> {
     }
 
     fn repair(&mut self) {
-        let mut streams: Vec<&StreamRecord> = self.catalog.streams.values().collect();
+        let mut streams: Vec<&StreamRecord> = self.catalog.streams.values().filter(|stream| stream.has_begun()).collect();
         streams.sort_by_key(|stream| stream.group);
         for stream in streams {
             if self.room() == 0 {
@@ -198,7 +201,8 @@ impl<'a> Spread<'a> {
     /// The streams that may be moved only to make the spread more even.
     fn movable(&self) -> impl Iterator<Item = (u64, &Vec<u64>)> {
         let all = self.placements.iter().map(|(group, placement)| (*group, placement));
-        all.filter(|(group, placement)| !self.moved.contains(group) && placement.iter().all(|node| self.usable.contains(node)))
+        let free = |group: &u64| !self.moved.contains(group) && !self.young.contains(group);
+        all.filter(move |(group, placement)| free(group) && placement.iter().all(|node| self.usable.contains(node)))
     }
 
     fn even_replicas(&mut self) {

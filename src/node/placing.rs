@@ -87,6 +87,9 @@ pub async fn open(node: &Arc<Inner>, record: StreamRecord) {
 
 /// Begins a new group with its first members: the preferred leader at once, the others if it does not.
 async fn begin(node: Arc<Inner>, stream: Arc<Stream>, record: StreamRecord) {
+    if !is_to_begin(&node, &record).await {
+        return;
+    }
     let Some(local) = stream.local() else { return };
     if record.initial.first() != Some(&node.id) {
         let mut leadership = local.group.leadership();
@@ -108,6 +111,18 @@ async fn begin(node: Arc<Inner>, stream: Arc<Stream>, record: StreamRecord) {
     {
         tracing::warn!(stream = %stream.name, %error, "the new stream's group could not begin");
     }
+}
+
+/// Whether the newest catalog still waits for this node to begin the group. After a restart the catalog here may be an older one: what
+/// began here then may have moved away since, with everything in it, and must not begin again without.
+async fn is_to_begin(node: &Inner, record: &StreamRecord) -> bool {
+    loop {
+        tokio::select! {
+            _ = node.stop.cancelled() => return false,
+            caught_up = node.catch_up_catalog() => if caught_up.is_ok() { break },
+        }
+    }
+    node.directory.stream(&record.name).is_some_and(|now| now.group == record.group && now.initial.contains(&node.id))
 }
 
 async fn close_unwanted(node: &Arc<Inner>) {

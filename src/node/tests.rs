@@ -336,3 +336,33 @@ async fn pipelined_publishes_keep_their_order_through_a_change_of_leader() {
     assert_eq!(read_all(&cluster.nodes[0], &orders).await, expected);
     cluster.stop().await;
 }
+
+/// Moves the only replica of a stream there and waits until it leads and the old one's data is gone.
+async fn move_only_replica(cluster: &Cluster, stream: &StreamName, to: usize) {
+    let record = || cluster.nodes[0].inner.directory.stream(stream).unwrap();
+    until("the group has begun", || record().has_begun()).await;
+    let (from, group, id) = (record().placement, record().group, cluster.nodes[to].inner.id);
+    let command = crate::core::catalog::Command::SetPlacement { group, from: from.clone(), to: vec![id] };
+    cluster.nodes[0].inner.change_catalog(&command).await.unwrap();
+    let old = cluster.nodes.iter().find(|node| node.inner.id == from[0]).unwrap();
+    let leads = || {
+        let local = cluster.nodes[to].inner.stream_of_group(group).and_then(|stream| stream.local());
+        local.is_some_and(|local| local.group.current().mine.is_some())
+    };
+    until("the replica is there and nowhere else", || leads() && !old.inner.store.groups().contains(&group)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_comes_back_to_where_it_began_still_has_its_events() {
+    let cluster = Cluster::start(3).await;
+    let orders = name("orders");
+    let patch = SettingsPatch { replicas: Some(1), ..SettingsPatch::default() };
+    cluster.nodes[0].put_stream(&orders, patch).await.unwrap();
+    cluster.nodes[0].publish(&orders, publish(vec![event("a", None, "1")])).await.unwrap();
+    let first = cluster.nodes[0].inner.directory.stream(&orders).unwrap().placement[0];
+    let home = cluster.nodes.iter().position(|node| node.inner.id == first).unwrap();
+    move_only_replica(&cluster, &orders, (home + 1) % 3).await;
+    move_only_replica(&cluster, &orders, home).await;
+    assert_eq!(read_all(&cluster.nodes[home], &orders).await, [(1, "1".to_owned())]);
+    cluster.stop().await;
+}

@@ -138,6 +138,9 @@ fn members(node: &Arc<Inner>, stream: &Arc<Stream>, busy: &Busy) {
     if !leads(&local.group) {
         return;
     }
+    if !stream.record().has_begun() {
+        return tell_begun(node, local.group, busy);
+    }
     let placement = stream.placement();
     let wanted: BTreeSet<u64> = placement.iter().copied().collect();
     if !local.group.members_are(&wanted) {
@@ -161,6 +164,23 @@ fn hand_over(node: &Arc<Inner>, local: Local, to: u64, stream: &Stream, busy: &B
             tracing::debug!(stream = %name, %error, "the leader to be could not take over");
         }
         busy.end(group);
+    };
+    node.tasks.spawn_on(task, &node.runtime);
+}
+
+/// Tells the catalog that the group need not be begun any more: it has a leader whose first entry a quorum has.
+fn tell_begun(node: &Arc<Inner>, group: Group, busy: &Busy) {
+    if !busy.begin(group.id()) {
+        return;
+    }
+    let (node_too, busy) = (node.clone(), busy.clone());
+    let task = async move {
+        if group.confirm_leadership().await.is_ok()
+            && let Err(error) = node_too.change_catalog(&Command::Begun { group: group.id() }).await
+        {
+            tracing::debug!(group = group.id(), %error, "the catalog does not know yet that the group has begun");
+        }
+        busy.end(group.id());
     };
     node.tasks.spawn_on(task, &node.runtime);
 }

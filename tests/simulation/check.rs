@@ -33,7 +33,7 @@ pub fn unrest(reports: &Reports, settings: &[SettingsPatch], removed: &BTreeSet<
         .iter()
         .find_map(misplaced)
         .or_else(|| uneven(first))
-        .or_else(|| first.streams.iter().find_map(|info| unreplicated(info, settings)))
+        .or_else(|| first.streams.iter().find_map(|info| unreplicated(info, settings, first.nodes.len())))
         .or_else(|| leftovers(reports))
         .or_else(|| unequal_ends(reports))
         .or_else(|| unread(first, shared))
@@ -53,10 +53,10 @@ fn misplaced(info: &StreamInfo) -> Option<String> {
     (!preferred).then(|| format!("{} is led by {:?}, not by {:?}", info.name, info.leader, info.replicas.first().map(|first| &first.node)))
 }
 
-fn unreplicated(info: &StreamInfo, settings: &[SettingsPatch]) -> Option<String> {
+fn unreplicated(info: &StreamInfo, settings: &[SettingsPatch], nodes: usize) -> Option<String> {
     let wanted = (0..STREAMS).find(|stream| stream_name(*stream) == info.name).and_then(|stream| settings[stream].replicas);
-    let wanted = wanted.unwrap_or(info.settings.replicas);
-    (info.replicas.len() != usize::from(wanted)).then(|| format!("{} has {} replicas, not {wanted}", info.name, info.replicas.len()))
+    let wanted = usize::from(wanted.unwrap_or(info.settings.replicas)).min(nodes);
+    (info.replicas.len() != wanted).then(|| format!("{} has {} replicas, not {wanted}", info.name, info.replicas.len()))
 }
 
 /// Replicas, and preferred leaderships, differ by at most one from node to node.

@@ -73,6 +73,8 @@ pub struct History {
     digest: DefaultHasher,
     /// Hosts whose disk was told to fail: that their node gives up is right.
     failing: BTreeSet<HostId>,
+    /// Hosts whose node ended because it was removed; whether that was wanted, the scenario knows.
+    pub left: BTreeSet<HostId>,
     /// Event ids that were published, by stream, for repeating them.
     pub ids: BTreeMap<usize, Vec<String>>,
     /// Clients work from when this is set until `stopped` is.
@@ -142,6 +144,10 @@ impl Shared {
     pub fn node_failed(&self, host: HostId, why: &str) {
         let mut history = self.history();
         history.trace(format_args!("host {host} gives up: {why}"));
+        if why.contains("was removed from the cluster") {
+            history.left.insert(host);
+            return;
+        }
         if !history.failing.contains(&host) {
             history.violation(format!("host {host} gave up though nothing is wrong with its disk: {why}"));
         }

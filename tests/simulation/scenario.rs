@@ -59,6 +59,8 @@ pub struct Scenario {
     random: Random,
     shared: Arc<Shared>,
     removed: BTreeSet<HostId>,
+    /// Hosts that were to be removed, whether or not that is known to have been done.
+    asked: BTreeSet<HostId>,
     /// What each checked stream is set to.
     settings: Vec<SettingsPatch>,
     churned: BTreeMap<String, bool>,
@@ -68,8 +70,15 @@ pub fn run(seed: u64, verbose: bool) -> Verdict {
     let shared = Arc::new(Shared::new(STREAMS, verbose));
     let mut random = Random(seed);
     let world = World::new(random.draw(), shared.clone());
-    let mut scenario =
-        Scenario { world, random, shared: shared.clone(), removed: BTreeSet::new(), settings: Vec::new(), churned: BTreeMap::new() };
+    let mut scenario = Scenario {
+        world,
+        random,
+        shared: shared.clone(),
+        removed: BTreeSet::new(),
+        asked: BTreeSet::new(),
+        settings: Vec::new(),
+        churned: BTreeMap::new(),
+    };
     // Some seeds press hard, others leave time between things.
     shared.history().pause_ms = [100, 300, 300, 800][scenario.random.below(4) as usize];
     if scenario.begin() {
@@ -292,6 +301,7 @@ impl Scenario {
             return;
         }
         let Some(at) = self.any_running().filter(|at| *at != host) else { return };
+        self.asked.insert(host);
         let (done, mut removed) = oneshot::channel();
         self.world.send(at, Command::Remove(node_name(host), done));
         let mut outcome = None;
@@ -321,6 +331,7 @@ impl Scenario {
         let deadline = now() + SETTLE_MS;
         let mut bounced = BTreeSet::new();
         loop {
+            self.bury_removed();
             let reports = self.reports();
             let unrest = match check::unrest(&reports, &self.settings, &self.removed, &self.shared) {
                 None => return check::everything(&reports, &self.settings, &self.shared),
@@ -341,6 +352,18 @@ impl Scenario {
                 }
             }
             self.world.run_for(300);
+        }
+    }
+
+    /// A node that learns that it was removed ends by itself.
+    fn bury_removed(&mut self) {
+        let left = std::mem::take(&mut self.shared.history().left);
+        for host in left {
+            if !self.asked.contains(&host) {
+                self.violation(format!("host {host} says that it was removed, and nobody wanted that"));
+            }
+            self.removed.insert(host);
+            self.world.kill(host, Kill::Process);
         }
     }
 

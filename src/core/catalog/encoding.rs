@@ -21,6 +21,7 @@ const CHANGE_STREAM: u8 = 6;
 const DELETE_STREAM: u8 = 7;
 const SET_PLACEMENT: u8 = 8;
 const REPLACE_NODE: u8 = 9;
+const BEGUN: u8 = 10;
 
 /// Flags of settings.
 const MAX_AGE: u8 = 1;
@@ -74,6 +75,10 @@ impl Command {
                 out.u8(DELETE_STREAM);
                 out.str(name.as_str());
             }
+            Command::Begun { group } => {
+                out.u8(BEGUN);
+                out.varint(*group);
+            }
             Command::SetPlacement { group, from, to } => {
                 out.u8(SET_PLACEMENT);
                 out.varint(*group);
@@ -125,6 +130,7 @@ fn decode_command(reader: &mut Reader) -> Result<Command, Corrupt> {
         },
         CHANGE_STREAM => Command::ChangeStream { name: decode_stream_name(reader)?, settings: decode_settings(reader)? },
         DELETE_STREAM => Command::DeleteStream { name: decode_stream_name(reader)? },
+        BEGUN => Command::Begun { group: reader.varint()? },
         SET_PLACEMENT => Command::SetPlacement { group: reader.varint()?, from: decode_ids(reader)?, to: decode_ids(reader)? },
         _ => return Err(reader.corrupt("its tag is not known")),
     })
@@ -307,7 +313,7 @@ mod tests {
         }
     }
 
-    fn commands() -> [(&'static str, Command); 9] {
+    fn commands() -> [(&'static str, Command); 10] {
         let name = || stream_name("orders");
         [
             ("found", Command::Found { cluster: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10 }),
@@ -329,6 +335,7 @@ mod tests {
                     version: "0.1.0".into(),
                 },
             ),
+            ("begun", Command::Begun { group: 9 }),
         ]
     }
 
@@ -365,7 +372,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_decode_or_are_refused(tag in 0u8..11, bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn any_bytes_decode_or_are_refused(tag in 0u8..12, bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let bytes = Bytes::from([&[VERSION, tag], &bytes[..]].concat());
             let _ = Command::decode(bytes.clone());
             let _ = Catalog::decode(bytes);

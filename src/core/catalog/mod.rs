@@ -40,7 +40,7 @@ pub struct StreamRecord {
     /// Its Raft group; never reused. 0 is the catalog's own.
     pub group: u64,
     pub settings: Settings,
-    /// The members with which the group was created; never changes.
+    /// The members with which the group is to begin; nobody once it has begun, so that nobody begins it a second time, without its events.
     pub initial: Vec<u64>,
     /// The nodes that hold it; the first is the preferred leader.
     pub placement: Vec<u64>,
@@ -99,6 +99,16 @@ pub enum Command {
         from: Vec<u64>,
         to: Vec<u64>,
     },
+    /// The stream's group has its first leader. Before that it is not moved.
+    Begun {
+        group: u64,
+    },
+}
+
+impl StreamRecord {
+    pub fn has_begun(&self) -> bool {
+        self.initial.is_empty()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,6 +177,7 @@ impl Catalog {
             Command::ChangeStream { name, settings } => self.change_stream(name, settings),
             Command::DeleteStream { name } => self.streams.remove(name).map(|_| Outcome::Done).ok_or(Reject::NoSuchStream),
             Command::SetPlacement { group, from, to } => self.set_placement(*group, from, to),
+            Command::Begun { group } => self.begun(*group),
         };
         done.unwrap_or_else(Outcome::Rejected)
     }
@@ -254,6 +265,12 @@ impl Catalog {
             return Err(Reject::PlacementChanged);
         }
         stream.placement = to.to_vec();
+        Ok(Outcome::Done)
+    }
+
+    fn begun(&mut self, group: u64) -> Result<Outcome, Reject> {
+        let stream = self.streams.values_mut().find(|stream| stream.group == group).ok_or(Reject::NoSuchStream)?;
+        stream.initial.clear();
         Ok(Outcome::Done)
     }
 
@@ -422,5 +439,15 @@ pub(super) mod tests {
         );
         let stream = catalog.stream_of_group(1).unwrap();
         assert_eq!((&stream.initial, &stream.placement), (&vec![1, 2, 3], &vec![4, 5, 3]));
+    }
+
+    #[test]
+    fn a_group_begins_once() {
+        let mut catalog = cluster(3);
+        let begun = |group| Command::Begun { group };
+        check(&mut catalog, &[(create("a", 3, &[1, 2, 3]), Outcome::StreamCreated { group: 1 })]);
+        assert!(!catalog.streams[&stream_name("a")].has_begun());
+        check(&mut catalog, &[(begun(1), Outcome::Done), (begun(1), Outcome::Done), (begun(9), no(Reject::NoSuchStream))]);
+        assert!(catalog.streams[&stream_name("a")].has_begun());
     }
 }

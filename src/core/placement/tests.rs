@@ -26,6 +26,24 @@ fn add_streams(catalog: &mut Catalog, prefix: &str, count: usize, replicas: u8) 
         let outcome = catalog.apply(&create(&format!("{prefix}{n}"), replicas, &placement));
         assert!(matches!(outcome, Outcome::StreamCreated { .. }), "{outcome:?}");
     }
+    begin_all(catalog);
+}
+
+fn begin_all(catalog: &mut Catalog) {
+    for group in 1..catalog.next_group {
+        catalog.apply(&Command::Begun { group });
+    }
+}
+
+#[test]
+fn a_stream_that_has_not_begun_stays() {
+    let mut catalog = cluster(4);
+    catalog.apply(&create("a", 3, &[1, 2, 3]));
+    set_state(&mut catalog, 3, NodeState::Removed);
+    let alive = alive([1, 2, 4]);
+    assert_eq!(rebalance(&catalog, &alive, 8), []);
+    begin_all(&mut catalog);
+    assert_eq!(rebalance(&catalog, &alive, 8).len(), 1);
 }
 
 fn join(catalog: &mut Catalog) {
@@ -226,6 +244,7 @@ fn leaderships_are_handed_on_along_a_path() {
     for (at, placement) in [[1, 2], [1, 2], [2, 3], [1, 2]].iter().enumerate() {
         catalog.apply(&create(&format!("s{at}"), 3, placement));
     }
+    begin_all(&mut catalog);
     for limit in [1, 2, 9] {
         let mut catalog = catalog.clone();
         settle(&mut catalog, &alive(1..=3), limit);
@@ -240,6 +259,7 @@ fn replicas_are_exchanged_when_no_order_makes_leaders_even() {
         catalog.apply(&create(&format!("one{n}"), 1, &[1]));
         catalog.apply(&create(&format!("three{n}"), 3, &[2, 3, 4]));
     }
+    begin_all(&mut catalog);
     assert_eq!(counts(&catalog, &alive(1..=4)).0, [5; 4]);
     settle(&mut catalog, &alive(1..=4), 2);
     assert_even(&catalog, &alive(1..=4));
@@ -269,6 +289,7 @@ fn build(given: &Given, is_sound: bool) -> (Catalog, BTreeSet<u64>) {
         let placement: Vec<u64> = seeds.iter().take((*count).min(nodes.len())).map(|seed| nodes.remove(seed % nodes.len())).collect();
         catalog.apply(&create(&format!("s{at}"), *replicas, &placement));
     }
+    begin_all(&mut catalog);
     let mut alive = all(&catalog);
     for (at, (state, is_alive)) in given.states.iter().enumerate().filter(|_| !is_sound) {
         let id = at as u64 + 1;
