@@ -186,6 +186,9 @@ fn config(timers: Timers) -> Config {
         notification_channel_size: Some(1024),
         state_machine_channel_size: Some(64),
         log_stage_capacity: Some(1),
+        // A leader sends entries out while its own disk still writes them. Killed then, it comes back without entries that others
+        // have, and as the leader of the same term it would give their log ids to other entries: only a new term may follow.
+        enable_leader_restore: Some(false),
         ..Config::default()
     }
 }
