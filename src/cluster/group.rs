@@ -116,6 +116,7 @@ pub struct Group {
 struct Inner {
     id: u64,
     opening: u64,
+    quiet_until: Option<u64>,
     node: u64,
     raft: Raft,
     folded: Folded,
@@ -163,6 +164,9 @@ pub struct Open<'a> {
     /// Counts the openings of groups.
     pub opening: u64,
     pub node: u64,
+    /// This replica does not stand for election before its log reaches this index: up to there it may read of members of long ago,
+    /// among them itself, whose votes it gave and has forgotten.
+    pub quiet_until: Option<u64>,
     pub mesh: &'a Mesh,
     pub store: store::Group,
     pub fold: Arc<dyn Fold>,
@@ -198,7 +202,10 @@ impl Group {
         let id = open.id;
         let failure = |why: String| Failure { group: id, why };
         let folded = Folded::open(open.store.clone(), open.fold).map_err(|why| failure(why.to_string()))?;
-        let config = config(open.timers).validate().map_err(|why| failure(why.to_string()))?;
+        let last = open.store.log_state().last.map(|id| id.index);
+        let quiet_until = open.quiet_until.filter(|until| last < Some(*until));
+        let config = Config { enable_elect: quiet_until.is_none(), ..config(open.timers) };
+        let config = config.validate().map_err(|why| failure(why.to_string()))?;
         let factory = Factory { mesh: open.mesh.clone(), group: id };
         let log = Log::new(open.store);
         let raft = Raft::new(open.node, Arc::new(config), factory, log.clone(), folded.clone());
@@ -208,11 +215,13 @@ impl Group {
         let herald = Herald { group, opening, node: open.node, ended: open.ended, elections: open.elections, called: called.clone() };
         let leadership = herald.watch(&raft);
         let voters: Vec<u64> = raft.metrics().borrow_watched().membership_config.membership().voter_ids().collect();
-        if voters == [open.node] {
+        if let Some(until) = quiet_until {
+            tokio::spawn(end_quiet(raft.clone(), until));
+        } else if voters == [open.node] {
             // Nobody else could be elected: no need to wait for that.
             raft.trigger().elect(false).await.map_err(|why| failure(why.to_string()))?;
         }
-        Ok(Group { inner: Arc::new(Inner { id, opening, node: open.node, raft, folded, log, leadership, called }) })
+        Ok(Group { inner: Arc::new(Inner { id, opening, quiet_until, node: open.node, raft, folded, log, leadership, called }) })
     }
 
     pub fn id(&self) -> u64 {
@@ -261,7 +270,8 @@ impl Group {
         let (standing, voters) = timeout(STANDING_WAIT, state).await.ok()?.ok()?;
         let led = standing.vote.committed && standing.vote.leader_id.node_id != gone;
         let votes = voters.iter().any(|set| set.contains(&self.inner.node));
-        (!led && votes).then_some((standing, voters))
+        let quiet = self.inner.quiet_until.is_some_and(|until| standing.last.is_none_or(|last| last.index() < until));
+        (!led && votes && !quiet).then_some((standing, voters))
     }
 
     /// Stands for election in the place of a leader that was seen gone at `since`, whatever lease voters gave it.
@@ -449,6 +459,15 @@ impl Group {
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(group = self.inner.id, %error, "the group did not close cleanly");
         }
+    }
+}
+
+/// Lets a replica stand for election once its log has reached the index.
+async fn end_quiet(raft: Raft, until: u64) {
+    let wait = raft.wait(None);
+    let reached = wait.metrics(|metrics| metrics.last_log_index >= Some(until), "the end of its quiet").await;
+    if reached.is_ok() {
+        raft.runtime_config().elect(true);
     }
 }
 

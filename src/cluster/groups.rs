@@ -152,12 +152,12 @@ impl Groups {
     }
 
     /// Opens a group whose state is `fold`. Opening twice is a mistake of the caller, who owns the decision.
-    pub async fn open(&self, id: u64, node: u64, fold: Arc<dyn Fold>) -> Result<Group, Failure> {
+    pub async fn open(&self, id: u64, node: u64, quiet_until: Option<u64>, fold: Arc<dyn Fold>) -> Result<Group, Failure> {
         let mesh = self.inner.mesh.get().expect("set before any group is opened");
         let (store, ended) = (self.inner.store.group(id), self.inner.ended.clone());
         let opening = self.inner.openings.fetch_add(1, Relaxed);
         let (timers, elections) = (self.inner.timers, self.inner.elections.clone());
-        let group = Group::open(Open { id, opening, node, mesh, store, fold, timers, ended, elections }).await?;
+        let group = Group::open(Open { id, opening, node, quiet_until, mesh, store, fold, timers, ended, elections }).await?;
         self.inner.open.write().expect("nobody panics while holding it").insert(id, group.clone());
         Ok(group)
     }

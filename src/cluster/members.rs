@@ -21,12 +21,22 @@ pub enum NotOut {
     Failed(String),
 }
 
+/// A node was counted out of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountedOut {
+    /// The leader that says so; its quorum was asked after the question.
+    pub leader: LeaderId,
+    /// Of the entry with the members that are committed now, without the node.
+    pub index: u64,
+}
+
 /// What a node is to a group, in the membership in force and in the last one that is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Voter,
     Learner,
-    Nothing,
+    /// Since the membership at this index.
+    Nothing(u64),
 }
 
 impl Group {
@@ -69,14 +79,14 @@ impl Group {
     /// At the leader: takes a node out of the group, and answers only when a quorum has agreed to a membership in which it is nothing at
     /// all, neither voter nor learner: so nothing of its progress, and no vote or acknowledgement of it, counts any more.
     ///
-    /// It may be repeated. Gives the leader under which that is so: its quorum was asked after this call began.
-    pub async fn count_out(&self, id: u64) -> Result<LeaderId, NotOut> {
+    /// It may be repeated.
+    pub async fn count_out(&self, id: u64) -> Result<CountedOut, NotOut> {
         for _ in 0..OUT_TRIES {
             let now = self.current();
             let Some(leader) = now.mine else { return Err(NotOut::NotLeader(now.leader)) };
             self.confirm_leadership().await.map_err(NotOut::Failed)?;
             let change = match role_of(self.raft(), id).await? {
-                Role::Nothing => return Ok(leader),
+                Role::Nothing(index) => return Ok(CountedOut { leader, index }),
                 Role::Voter => ChangeMembers::RemoveVoters([id].into()),
                 Role::Learner => ChangeMembers::RemoveNodes([id].into()),
             };
@@ -97,10 +107,11 @@ async fn role_of(raft: &Raft, id: u64) -> Result<Role, NotOut> {
         let memberships = [state.membership_state.effective(), state.membership_state.committed()];
         let is_voter = memberships.iter().any(|stored| stored.membership().voter_ids().any(|voter| voter == id));
         let is_known = memberships.iter().any(|stored| stored.membership().get_node(&id).is_some());
+        let committed = state.membership_state.committed().log_id().map_or(0, |id| id.index());
         match (is_voter, is_known) {
             (true, _) => Role::Voter,
             (false, true) => Role::Learner,
-            (false, false) => Role::Nothing,
+            (false, false) => Role::Nothing(committed),
         }
     };
     raft.with_raft_state(role).await.map_err(|error| NotOut::Failed(error.to_string()))

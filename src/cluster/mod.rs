@@ -25,6 +25,6 @@ pub use encoding::encode_followed_vote;
 pub use group::{Cause, Checked, Commands, Elected, Ended, Failure, Group, Leadership, NotProposed, Progress, Timers, changed_within};
 pub use groups::{ElectionsSeen, Groups, refusal};
 pub use machine::{Fold, Folded};
-pub use members::NotOut;
+pub use members::{CountedOut, NotOut};
 pub use network::method;
 pub use types::{LeaderId, Response};

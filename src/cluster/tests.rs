@@ -67,7 +67,7 @@ impl Handler for Nobody {
 }
 
 /// A group whose log says that these are its members, and whose vote that node 1 was elected in term 2.
-async fn reopened(members: &[u64]) -> (TempDir, Store, Group) {
+async fn reopened(members: &[u64], quiet_until: Option<u64>) -> (TempDir, Store, Group) {
     let folder = TempDir::new().unwrap();
     let store = Store::open_dir(folder.path(), Options::default()).unwrap();
     let group = store.group(1);
@@ -82,20 +82,21 @@ async fn reopened(members: &[u64]) -> (TempDir, Store, Group) {
     let mesh = Mesh::start(listener, identity, MeshOptions::new(Secret::new("secret")), Arc::new(Nobody));
     let (fold, timers, ended) = (Arc::new(Kept::default()), Timers::default(), mpsc::channel(1).0);
     let elections = Elections::default();
-    let group = Group::open(Open { id: 1, opening: 1, node: 1, mesh: &mesh, store: group, fold, timers, ended, elections }).await;
+    let group =
+        Group::open(Open { id: 1, opening: 1, node: 1, quiet_until, mesh: &mesh, store: group, fold, timers, ended, elections }).await;
     (folder, store, group.unwrap())
 }
 
 #[tokio::test]
 async fn a_leader_that_starts_again_does_not_go_on_in_its_old_term() {
-    let (_folder, _store, group) = reopened(&[1, 2, 3]).await;
+    let (_folder, _store, group) = reopened(&[1, 2, 3], None).await;
     let state = group.raft().with_raft_state(|state| state.server_state).await.unwrap();
     assert_eq!(state, ServerState::Follower);
 }
 
 #[tokio::test]
 async fn a_group_of_one_is_led_again_at_once() {
-    let (_folder, _store, group) = reopened(&[1]).await;
+    let (_folder, _store, group) = reopened(&[1], None).await;
     let mut leadership = group.leadership();
     let led = leadership.wait_for(|now| now.mine.is_some()).await.unwrap();
     assert_eq!(led.term, 3);
@@ -112,9 +113,22 @@ async fn who_waits_for_the_leadership_of_a_closed_group_waits_for_the_whole_paus
 
 #[tokio::test]
 async fn a_refused_command_is_known_before_the_next_is_proposed() {
-    let (_folder, _store, group) = reopened(&[1]).await;
+    let (_folder, _store, group) = reopened(&[1], None).await;
     let leader = group.leadership().wait_for(|now| now.mine.is_some()).await.unwrap().mine.unwrap();
     let before = LeaderId { term: leader.term - 1, ..leader };
     assert_eq!(group.propose(before, "too late".into()).await.map(drop), Err(NotProposed::Refused));
     group.propose(leader, "in time".into()).await.unwrap().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replica_that_reads_of_members_of_long_ago_stays_quiet() {
+    let (_folder, _store, group) = reopened(&[1], Some(1)).await;
+    let mut leadership = group.leadership();
+    let led = leadership.wait_for(|now| now.mine.is_some());
+    assert!(tokio::time::timeout(std::time::Duration::from_secs(2), led).await.is_err());
+    assert!(group.standing(2).await.is_none());
+    drop(group);
+    let (_folder, _store, group) = reopened(&[1], Some(0)).await;
+    let mut leadership = group.leadership();
+    assert!(leadership.wait_for(|now| now.mine.is_some()).await.is_ok(), "what it was quiet for is in its log");
 }

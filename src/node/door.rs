@@ -82,7 +82,7 @@ async fn count_out(node: Arc<Inner>, from: Peer, body: Bytes, reply: Reply) {
         return reply.refuse(refusal::REJECTED, &why);
     }
     match group.count_out(from.node).await {
-        Ok(leader) => reply.ok(remote::encode_counted_out(leader.term, leader.node_id)),
+        Ok(out) => reply.ok(remote::encode_counted_out(&out)),
         Err(NotOut::NotLeader(leader)) => {
             let hint = leader.map(|id| id.to_string()).unwrap_or_default();
             reply.refuse(refusal::NOT_LEADER, &hint);

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 
 const VERSION: u8 = 1;
+/// The version of an identity that remembers groups that were begun anew. One without is written as before.
+const ANEW: u8 = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -20,32 +22,48 @@ pub struct Identity {
     pub token: u128,
     /// The other nodes' peer addresses, to find the way back.
     pub peers: BTreeMap<u64, String>,
+    /// Groups of which this node had a replica and deleted it, while the group lived on. Whoever takes part in one again is quiet until
+    /// the log reaches the index of the members without it; `None`: it has not asked for that yet.
+    pub anew: BTreeMap<u64, Option<u64>>,
 }
 
 impl Identity {
     pub fn encode(&self) -> Bytes {
         let mut w = Writer::default();
-        w.u8(VERSION);
+        w.u8(if self.anew.is_empty() { VERSION } else { ANEW });
         w.u128(self.cluster);
         w.u64(self.node);
         w.u64(self.boot);
         w.str(self.name.as_str());
         w.u128(self.token);
         put_peers(&mut w, &self.peers);
+        if !self.anew.is_empty() {
+            w.varint(self.anew.len() as u64);
+            for (group, until) in &self.anew {
+                w.varint(*group);
+                w.option(*until, |w, until| w.varint(until));
+            }
+        }
         w.finish()
     }
 
     pub fn decode(bytes: Bytes) -> Result<Identity, Corrupt> {
         let mut r = Reader::new("the node's identity", bytes);
-        if r.u8()? != VERSION {
+        let version = r.u8()?;
+        if version != VERSION && version != ANEW {
             return Err(r.corrupt("its version is not known to this build"));
         }
         let (cluster, node, boot) = (r.u128()?, r.u64()?, r.u64()?);
         let name = NodeName::new(&r.text()?).map_err(|_| r.corrupt("the name is not valid"))?;
         let token = r.u128()?;
         let peers = get_peers(&mut r)?;
+        let mut anew = BTreeMap::new();
+        if version == ANEW {
+            let count = r.count()?;
+            anew = (0..count).map(|_| Ok((r.varint()?, r.option(|r| r.varint())?))).collect::<Result<_, Corrupt>>()?;
+        }
         r.end()?;
-        Ok(Identity { cluster, node, boot, name, token, peers })
+        Ok(Identity { cluster, node, boot, name, token, peers, anew })
     }
 }
 
@@ -136,6 +154,19 @@ impl Joined {
 mod tests {
     use super::*;
     use crate::core::golden;
+
+    #[test]
+    fn an_identity_is_the_golden() {
+        let peers = BTreeMap::from([(2, "b:2".to_owned())]);
+        let plain = Identity { cluster: 5, node: 1, boot: 3, name: NodeName::new("n1").unwrap(), token: 7, peers, anew: BTreeMap::new() };
+        let anew = Identity { anew: BTreeMap::from([(4, None), (9, Some(300))]), ..plain.clone() };
+        golden::check("identity.txt", &[("v1", plain.encode()), ("v2_anew", anew.encode())]);
+        for identity in [plain, anew] {
+            let bytes = identity.encode();
+            assert_eq!(Identity::decode(bytes.clone()), Ok(identity));
+            assert!((0..bytes.len()).all(|end| Identity::decode(bytes.slice(..end)).is_err()));
+        }
+    }
 
     #[test]
     fn a_join_is_the_golden() {

@@ -149,7 +149,7 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
 
     let directory = Arc::new(Directory::default());
     let disk = Arc::new(disk::Disk::new(identity.node, store.space_now().level));
-    let catalog = open_catalog(&store, &groups, identity.node, &directory).await?;
+    let catalog = open_catalog(&store, &groups, &identity, &directory).await?;
     let inner = Arc::new(Inner {
         id: identity.node,
         boot: identity.boot,
@@ -201,12 +201,18 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
 }
 
 /// The catalog's replica; none where it is damaged: then it is made anew once the node runs.
-async fn open_catalog(store: &Store, groups: &Groups, node: u64, directory: &Arc<Directory>) -> Result<Option<Group>, StartError> {
+async fn open_catalog(
+    store: &Store,
+    groups: &Groups,
+    identity: &Identity,
+    directory: &Arc<Directory>,
+) -> Result<Option<Group>, StartError> {
     let is_fenced = || store.fences().borrow().of(CATALOG).is_some();
     if is_fenced() {
         return Ok(None);
     }
-    match groups.open(CATALOG, node, directory.clone()).await {
+    let quiet_until = identity.anew.get(&CATALOG).copied().flatten();
+    match groups.open(CATALOG, identity.node, quiet_until, directory.clone()).await {
         Ok(group) => Ok(Some(group)),
         Err(_) if is_fenced() => Ok(None),
         Err(failure) => Err(StartError(format!("the catalog cannot be opened: {}", failure.why))),
@@ -233,7 +239,7 @@ async fn wake(store: &Store, config: &Config) -> Result<Identity, StartError> {
         Some(bytes) => Identity::decode(bytes).map_err(|error| StartError(error.to_string()))?,
         None => {
             let name = config.name.clone().unwrap_or_else(|| default_name(&config.start));
-            Identity { cluster: 0, node: 0, boot: 0, name, token: random(), peers: BTreeMap::new() }
+            Identity { cluster: 0, node: 0, boot: 0, name, token: random(), peers: BTreeMap::new(), anew: BTreeMap::new() }
         }
     };
     if let Some(name) = &config.name
@@ -367,16 +373,11 @@ async fn follow_nodes(node: Arc<Inner>) {
 async fn remember_peers(node: &Inner, members: &[NodeRecord]) {
     let peers: BTreeMap<u64, String> =
         members.iter().filter(|member| member.id != node.id).map(|member| (member.id, member.peer.clone())).collect();
-    let identity = {
-        let mut identity = node.identity.lock().expect("nobody panics while holding it");
-        if identity.peers == peers {
-            return;
-        }
-        identity.peers = peers.clone();
-        identity.clone()
-    };
-    node.mesh.set_peers(peers);
-    if let Err(error) = save(&node.store, &identity).await {
+    if node.identity.lock().expect("nobody panics while holding it").peers == peers {
+        return;
+    }
+    node.mesh.set_peers(peers.clone());
+    if let Err(error) = node.change_identity(|identity| identity.peers = peers).await {
         tracing::warn!(%error, "the peers' addresses could not be remembered");
     }
 }
@@ -512,6 +513,16 @@ async fn after_end(node: &Arc<Inner>, ended: Ended, endings: &mut HashMap<u64, V
 }
 
 impl Inner {
+    /// Changes what the data directory remembers of this node; durable when it returns. Changes reach the disk in their order.
+    pub async fn change_identity(&self, change: impl FnOnce(&mut Identity)) -> Result<(), crate::store::Error> {
+        let saved = {
+            let mut identity = self.identity.lock().expect("nobody panics while holding it");
+            change(&mut identity);
+            self.store.save_identity(identity.encode())
+        };
+        saved?.await
+    }
+
     /// A fault of this node: its process must end.
     pub fn fail(&self, failure: Failure) {
         tracing::error!(group = failure.group, "this node must stop: {}", failure.why);

@@ -10,7 +10,7 @@ use super::stream::{Local, Stream};
 use super::{Inner, rebuild};
 use crate::core::catalog::StreamRecord;
 use futures_util::{StreamExt, stream};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -69,8 +69,12 @@ pub async fn open(node: &Arc<Inner>, record: StreamRecord) {
     if !holds || stream.local().is_some() || node.stop.is_cancelled() || node.fence_of(record.group).is_some() {
         return;
     }
+    if !rebuild::return_quietly(node, record.group).await {
+        return;
+    }
+    let quiet_until = node.anew(record.group).flatten();
     let replica = Arc::new(Replica::default());
-    let group = match node.groups.open(record.group, node.id, replica.clone()).await {
+    let group = match node.groups.open(record.group, node.id, quiet_until, replica.clone()).await {
         Ok(group) => group,
         // It was found damaged just now, and will be made anew.
         Err(_) if node.fence_of(record.group).is_some() => return,
@@ -80,7 +84,7 @@ pub async fn open(node: &Arc<Inner>, record: StreamRecord) {
     let proposer = Proposer::start(&node.runtime, &stream, group.clone(), replica.state(), clock, disk);
     stream.set_local(Some(Local { group: group.clone(), replica, proposer }));
     // A replica that was begun anew here gets its log from the others, and never begins the group a second time.
-    if record.initial.contains(&node.id) && !node.store.fences().borrow().anew.contains(&record.group) {
+    if record.initial.contains(&node.id) && node.anew(record.group).is_none() {
         node.tasks.spawn_on(begin(node.clone(), stream.clone(), record), &node.runtime);
     }
 }
@@ -189,7 +193,7 @@ async fn sweep(node: &Arc<Inner>) {
         }
         let left = node.left.lock().expect("nobody panics while holding it").contains(&group);
         if deleted || (elsewhere && left) {
-            remove(node, group).await;
+            remove(node, group, deleted).await;
         }
         if !elsewhere {
             node.left.lock().expect("nobody panics while holding it").remove(&group);
@@ -197,8 +201,21 @@ async fn sweep(node: &Arc<Inner>) {
     }
 }
 
-async fn remove(node: &Inner, group: u64) {
+async fn remove(node: &Inner, group: u64, deleted: bool) {
     let before = Instant::now();
+    // A group that lives on may come back here, and must then not take itself for the member that it was.
+    let remember = |anew: &mut BTreeMap<u64, Option<u64>>| match deleted {
+        true => anew.remove(&group).is_some(),
+        false => anew.insert(group, None) != Some(None),
+    };
+    if let Err(error) = node
+        .change_identity(|identity| {
+            remember(&mut identity.anew);
+        })
+        .await
+    {
+        return tracing::warn!(group, %error, "the replica's data could not be deleted");
+    }
     let removed = match node.fence_of(group) {
         Some(_) => node.store.begin_anew(group),
         None => node.store.drop_group(group),

@@ -15,7 +15,7 @@ use super::remote::{self, ReplicaAnswer, method, refusal};
 use super::stream::Stream;
 use super::types::ReplicaState;
 use crate::cluster::mesh::{CallError, Lane};
-use crate::cluster::{Group, encode_followed_vote};
+use crate::cluster::{CountedOut, Group, encode_followed_vote};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -27,7 +27,7 @@ const AT_A_TIME: usize = 8;
 /// A rebuild that takes longer lets others begin beside it.
 const SLOT_WAIT: Duration = Duration::from_secs(60);
 /// Longest wait for a leader to count this node out: a change of members is two entries.
-const OUT_WAIT: Duration = Duration::from_secs(15);
+const OUT_WAIT: Duration = Duration::from_secs(8);
 /// Longest wait for a node to tell how a replica of it is.
 const ANSWER_WAIT: Duration = Duration::from_millis(500);
 /// Pause before asking again, longer with every time.
@@ -190,6 +190,7 @@ async fn until_whole(node: &Arc<Inner>, group: u64) {
             Err(_) => votes(node, group).await,
         };
         if whole {
+            end_quiet(node, group).await;
             node.metrics.rebuilds_done.inc();
             let name = node.name_of(group);
             tracing::info!(target: "evermesh::events", "the replica of {name} on {} is rebuilt, in {:.1?}", node.name, begun.elapsed());
@@ -211,25 +212,64 @@ async fn count_out_and_forget(node: &Inner, group: u64) -> Result<(), Option<Str
     if node.rebuilds.new_from.get().is_some_and(|new| group >= *new) {
         return forget(node, group, None).await;
     }
-    let (term, leader) = ask_out(node, group).await?;
-    forget(node, group, Some((term, leader))).await
+    let out = ask_out(node, group).await?;
+    forget(node, group, Some(out)).await
 }
 
 /// Only after the group's leader has answered, or for a group that provably never was here.
-async fn forget(node: &Inner, group: u64, leader: Option<(u64, u64)>) -> Result<(), Option<String>> {
+async fn forget(node: &Inner, group: u64, out: Option<CountedOut>) -> Result<(), Option<String>> {
     let failed = |error: crate::store::Error| Some(error.to_string());
-    let begun = node.store.begin_anew(group).map_err(failed)?;
-    // It votes for nobody whom it could have voted against, and never begins the group by itself.
-    let vote = leader.map(|(term, leader)| node.store.group(group).save_vote(encode_followed_vote(term, leader)));
-    begun.await.map_err(failed)?;
-    match vote {
-        Some(vote) => vote.map_err(failed)?.await.map_err(failed),
+    if let Some(out) = &out {
+        // First, so that the empty replica is quiet whatever comes between.
+        node.change_identity(|identity| {
+            identity.anew.insert(group, Some(out.index));
+        })
+        .await
+        .map_err(failed)?;
+    }
+    node.store.begin_anew(group).map_err(failed)?.await.map_err(failed)?;
+    match out {
+        Some(out) => keep_word(node, group, &out).await.map_err(failed),
         None => Ok(()),
     }
 }
 
-/// Asks whoever leads the group to count this node out; gives the leader's term and id.
-pub async fn ask_out(node: &Inner, group: u64) -> Result<(u64, u64), Option<String>> {
+/// The replica votes for nobody whom it could have voted against, and never begins the group by itself.
+async fn keep_word(node: &Inner, group: u64, out: &CountedOut) -> Result<(), crate::store::Error> {
+    node.store.group(group).save_vote(encode_followed_vote(out.leader.term, out.leader.node_id))?.await
+}
+
+/// Before a replica is opened here again that this node once deleted: asks from where on it may stand for election. False: nobody could
+/// say so now.
+pub async fn return_quietly(node: &Inner, group: u64) -> bool {
+    if node.anew(group) != Some(None) {
+        return true;
+    }
+    let Ok(out) = ask_out(node, group).await else { return false };
+    let noted = node
+        .change_identity(|identity| {
+            identity.anew.insert(group, Some(out.index));
+        })
+        .await;
+    noted.is_ok() && keep_word(node, group, &out).await.is_ok()
+}
+
+/// Forgets that a replica was begun anew, once what it had to be quiet for is on disk.
+async fn end_quiet(node: &Inner, group: u64) {
+    let flushed = match node.store.group(group).flush() {
+        Ok(flushed) => flushed.await,
+        Err(error) => Err(error),
+    };
+    if flushed.is_ok() {
+        let forget = |identity: &mut super::identity::Identity| {
+            identity.anew.remove(&group);
+        };
+        let _ = node.change_identity(forget).await;
+    }
+}
+
+/// Asks whoever leads the group to count this node out.
+pub async fn ask_out(node: &Inner, group: u64) -> Result<CountedOut, Option<String>> {
     let mut waiting: VecDeque<u64> = candidates(node, group).into();
     let mut asked = BTreeSet::new();
     while let Some(id) = waiting.pop_front() {
@@ -296,7 +336,7 @@ pub async fn open_catalog(node: &Arc<Inner>) -> bool {
         return true;
     }
     node.directory.begin_anew();
-    let group = match node.groups.open(CATALOG, node.id, node.directory.clone()).await {
+    let group = match node.groups.open(CATALOG, node.id, node.anew(CATALOG).flatten(), node.directory.clone()).await {
         Ok(group) => group,
         Err(failure) => {
             if node.fence_of(CATALOG).is_none() {
@@ -357,6 +397,11 @@ impl Inner {
     /// Whether readers must go elsewhere: the replica here is damaged, or not whole again.
     pub fn is_out(&self, group: u64) -> bool {
         self.rebuilds.out().contains_key(&group) || self.fence_of(group).is_some()
+    }
+
+    /// Whether this node once deleted what it had of the group, and from which index on it may stand for election in it again.
+    pub fn anew(&self, group: u64) -> Option<Option<u64>> {
+        self.identity.lock().expect("nobody panics while holding it").anew.get(&group).copied()
     }
 
     fn belongs_here(&self, group: u64) -> bool {

@@ -2,6 +2,7 @@
 
 use super::error::Error;
 use super::types::{Delivery, Item, Purge, Purged, ReplicaState};
+use crate::cluster::{CountedOut, LeaderId};
 use crate::core::codec::{Corrupt, Reader, Writer};
 use crate::core::machine::{Outcome, Reject, State};
 use crate::core::{Event, SubjectFilter, Text, Time};
@@ -397,33 +398,31 @@ pub fn decode_purged(bytes: Bytes) -> Result<Purged, Corrupt> {
     Ok(Purged { events: r.varint()?, bytes: r.varint()?, first_seq: r.varint()?, last_seq: r.varint()? })
 }
 
-/// The term and the leader under which the asking node is no member of the group.
-pub fn encode_counted_out(term: u64, leader: u64) -> Bytes {
-    encode_two(term, leader)
+/// The term and the leader under which the asking node is no member of the group, and the index of those members.
+pub fn encode_counted_out(out: &CountedOut) -> Bytes {
+    let mut w = writer(24);
+    [out.leader.term, out.leader.node_id, out.index].into_iter().for_each(|number| w.varint(number));
+    w.finish()
 }
 
-pub fn decode_counted_out(bytes: Bytes) -> Result<(u64, u64), Corrupt> {
-    decode_two("the answer to be counted out", bytes)
+pub fn decode_counted_out(bytes: Bytes) -> Result<CountedOut, Corrupt> {
+    let mut r = reader("the answer to be counted out", bytes)?;
+    let leader = LeaderId { term: r.varint()?, node_id: r.varint()? };
+    let out = CountedOut { leader, index: r.varint()? };
+    r.end()?;
+    Ok(out)
 }
 
 /// Replicas that are damaged for good, and that are being rebuilt.
 pub fn encode_health(damaged: u64, rebuilding: u64) -> Bytes {
-    encode_two(damaged, rebuilding)
-}
-
-pub fn decode_health(bytes: Bytes) -> Result<(u64, u64), Corrupt> {
-    decode_two("a node's health", bytes)
-}
-
-fn encode_two(one: u64, two: u64) -> Bytes {
     let mut w = writer(20);
-    w.varint(one);
-    w.varint(two);
+    w.varint(damaged);
+    w.varint(rebuilding);
     w.finish()
 }
 
-fn decode_two(what: &'static str, bytes: Bytes) -> Result<(u64, u64), Corrupt> {
-    let mut r = reader(what, bytes)?;
+pub fn decode_health(bytes: Bytes) -> Result<(u64, u64), Corrupt> {
+    let mut r = reader("a node's health", bytes)?;
     let both = (r.varint()?, r.varint()?);
     r.end()?;
     Ok(both)
@@ -488,7 +487,8 @@ mod tests {
     #[test]
     fn what_is_said_of_damage_is_frozen() {
         check("010700000000000000", encode_number(7));
-        check("01ac0203", encode_counted_out(300, 3));
+        let out = CountedOut { leader: LeaderId { term: 300, node_id: 3 }, index: 9 };
+        check("01ac020309", encode_counted_out(&out));
         check("010201", encode_health(2, 1));
         let answers = [
             ("0101010000", ReplicaAnswer { open: true, begun: true, state: ReplicaState::Ok, why: String::new() }),
@@ -499,7 +499,7 @@ mod tests {
             check(golden, answer.encode());
             assert_eq!(ReplicaAnswer::decode(answer.encode()).unwrap(), answer);
         }
-        assert_eq!(decode_counted_out(encode_counted_out(300, 3)).unwrap(), (300, 3));
+        assert_eq!(decode_counted_out(encode_counted_out(&out)).unwrap(), out);
         assert!(ReplicaAnswer::decode(Bytes::from_static(b"\x01\x01\x01\x09\x00")).is_err());
     }
 }

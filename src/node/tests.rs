@@ -366,3 +366,17 @@ async fn a_replica_that_comes_back_to_where_it_began_still_has_its_events() {
     assert_eq!(read_all(&cluster.nodes[home], &orders).await, [(1, "1".to_owned())]);
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_with_an_age_bound_moves_like_any_other() {
+    let cluster = Cluster::start(3).await;
+    let orders = name("orders");
+    let patch = SettingsPatch { replicas: Some(1), max_age_ms: Some(Some(3_600_000)), ..SettingsPatch::default() };
+    cluster.nodes[0].put_stream(&orders, patch).await.unwrap();
+    cluster.nodes[0].publish(&orders, publish(vec![event("a", None, "1")])).await.unwrap();
+    let first = cluster.nodes[0].inner.directory.stream(&orders).unwrap().placement[0];
+    let home = cluster.nodes.iter().position(|node| node.inner.id == first).unwrap();
+    move_only_replica(&cluster, &orders, (home + 1) % 3).await;
+    assert_eq!(read_all(&cluster.nodes[0], &orders).await, [(1, "1".to_owned())]);
+    cluster.stop().await;
+}

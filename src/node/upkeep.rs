@@ -5,7 +5,7 @@ use super::streams::LAG_MAX;
 use super::{Inner, purge};
 use crate::cluster::Group;
 use crate::cluster::mesh::PeerState;
-use crate::core::catalog::{Command, NodeState};
+use crate::core::catalog::{Command, NodeState, StreamRecord};
 use crate::core::placement;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex};
@@ -47,16 +47,17 @@ pub async fn run(node: Arc<Inner>) {
             _ = ticks.tick() => (),
         }
         let streams: Vec<Arc<Stream>> = node.streams.read().expect("nobody panics while holding it").values().cloned().collect();
-        for stream in &streams {
-            retain(&node, stream, &busy);
-            make_way(&node, stream, &busy);
-        }
         if tick % MEMBERS_EVERY == 0 && !node.stop.is_cancelled() {
             for stream in &streams {
                 members(&node, stream, &busy);
             }
             catalog_members(&node, &busy);
             spread.look(&node).await;
+        }
+        // After the members: a stream with an age bound is looked at every time, and would leave them no turn.
+        for stream in &streams {
+            retain(&node, stream, &busy);
+            make_way(&node, stream, &busy);
         }
     }
 }
@@ -265,7 +266,9 @@ impl Spread {
             return;
         }
         let moves = placement::rebalance(&node.directory.read(), &node.alive(), MOVES);
-        self.even = moves.is_empty();
+        // One that has not begun may still have to move once it has.
+        let all_begun = node.directory.read().streams.values().all(StreamRecord::has_begun);
+        self.even = moves.is_empty() && all_begun;
         for one in moves {
             let change = Command::SetPlacement { group: one.group, from: one.from, to: one.to };
             if node.propose_to_catalog(change.encode()).await.is_none() {

@@ -129,9 +129,8 @@ impl Inner {
                 return Err(Error::NoLeader);
             }
             tries += 1;
-            let mut leadership = stream.leadership();
-            leadership.borrow_and_update();
-            let _ = timeout(Duration::from_millis(50), leadership.changed()).await;
+            let seen = *stream.leadership().borrow();
+            stream.changed_within(seen, Duration::from_millis(50)).await;
         }
     }
 

@@ -158,11 +158,11 @@ impl Group {
             Ok(record.map(|record| tables::get_record(key, record.value()).map(Bytes::copy_from_slice)))
         });
         let record = self.shared.fenced(&self.cell, record)?.ok_or(Error::Closed)?;
-        record.transpose().or_else(|why| {
+        record.transpose().map_err(|why| {
             let why = format!("its checkpoint at {index} is damaged: {why}");
             let mut state = self.cell.state();
             let _ = self.shared.fence(&self.cell, &mut state, &why, None);
-            Err(Error::Fenced { group: self.cell.id, why })
+            Error::Fenced { group: self.cell.id, why }
         })
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// A task that panics says nothing by itself.
 static PANICS: AtomicU64 = AtomicU64::new(0);
 /// Seeds of a run of all tests.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 16;
 /// Of so many seeds one is run twice.
 const TWICE_EVERY: u64 = 10;
 /// A seed that takes longer hangs.

@@ -183,7 +183,7 @@ impl Mesh3 {
             member.mesh.set_peers(peers);
             for group in groups {
                 let kept = Arc::new(Kept::default());
-                member.groups.open(*group, member.id, kept.clone()).await.unwrap();
+                member.groups.open(*group, member.id, None, kept.clone()).await.unwrap();
                 member.kept.insert(*group, kept);
             }
         }

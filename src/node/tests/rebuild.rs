@@ -308,3 +308,33 @@ async fn readers_go_on_across_damage_and_rebuild_without_gap_or_repetition() {
     }
     cluster.stop().await;
 }
+
+/// A replica that comes back to where it once was reads of itself as the only member there ever was; it must not believe it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_moves_away_and_back_stays_one() {
+    let cluster = Cluster::start(2).await;
+    let alone = name("alone");
+    let patch = SettingsPatch { replicas: Some(1), ..SettingsPatch::default() };
+    cluster.nodes[0].put_stream(&alone, patch).await.unwrap();
+    let group = cluster.group(&alone);
+    let mut publisher = Publisher::start(cluster.nodes.clone(), alone.clone());
+    for _ in 0..4 {
+        publisher.wait_more(20).await;
+        let from = cluster.nodes[0].inner.directory.stream(&alone).unwrap().placement;
+        let to = vec![3 - from[0]];
+        let to_at = to[0] as usize - 1;
+        let set = crate::core::catalog::Command::SetPlacement { group, from, to };
+        cluster.nodes[0].inner.change_catalog(&set).await.unwrap();
+        until("the stream has moved", || {
+            let open = cluster.nodes[to_at].inner.groups.get(group);
+            let moved = open.is_some_and(|open| open.current().mine.is_some() && open.voters().len() == 1);
+            moved && cluster.nodes[1 - to_at].inner.groups.get(group).is_none()
+        })
+        .await;
+    }
+    let acknowledged = publisher.stop().await;
+    for node in &cluster.nodes {
+        assert_eq!(read_all(node, &alone).await, acknowledged);
+    }
+    cluster.stop().await;
+}
