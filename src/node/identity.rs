@@ -15,7 +15,7 @@ pub struct Identity {
     pub cluster: u128,
     /// 0 until the node has joined.
     pub node: u64,
-    /// Counts the starts.
+    /// Larger at every start: the milliseconds of the clock, or one more than before.
     pub boot: u64,
     pub name: NodeName,
     /// What a join is repeated under.

@@ -250,7 +250,9 @@ async fn wake(store: &Store, config: &Config) -> Result<Identity, StartError> {
         }
         identity.name = name.clone();
     }
-    identity.boot += 1;
+    // The time in it keeps it above every start before, even one that a data directory put back to an older state forgot: streams know
+    // this node's requests by it, and would take new ones for repetitions of old.
+    identity.boot = (identity.boot + 1).max((config.world.clock.now().0 / 1_000).unsigned_abs());
     save(store, &identity).await?;
     Ok(identity)
 }

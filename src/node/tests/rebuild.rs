@@ -309,6 +309,43 @@ async fn readers_go_on_across_damage_and_rebuild_without_gap_or_repetition() {
     cluster.stop().await;
 }
 
+/// A node whose data was put back to an older state must not send requests under numbers that it used since.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_rolled_back_node_takes_is_not_taken_for_a_repetition() {
+    let mut cluster = Cluster::start(3).await;
+    let orders = name("orders");
+    cluster.nodes[0].put_stream(&orders, SettingsPatch::default()).await.unwrap();
+    let group = cluster.group(&orders);
+    cluster.wait_whole(group).await;
+    let copy = TempDir::new().unwrap();
+    let put = |from: &std::path::Path, to: &std::path::Path| {
+        for file in std::fs::read_dir(from).unwrap().map(|file| file.unwrap()) {
+            std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
+    };
+    let mut expected = Vec::new();
+    cluster.nodes[2].stop().await;
+    put(cluster.folders[2].path(), copy.path());
+    // The witness stays, as it does when the files beside it are put back: the roll-back is noticed.
+    std::fs::remove_file(copy.path().join("witness")).unwrap();
+    for round in 0..2 {
+        cluster.restart(2).await;
+        cluster.wait_whole(group).await;
+        for number in 0..5u64 {
+            let data = format!("{round}-{number}");
+            let published = cluster.nodes[2].publish(&orders, publish(vec![event("a", None, &data)])).await.unwrap();
+            assert_eq!(published.first_seq, expected.len() as u64 + 1);
+            expected.push((published.first_seq, data));
+        }
+        cluster.nodes[2].stop().await;
+        put(copy.path(), cluster.folders[2].path());
+    }
+    cluster.restart(2).await;
+    cluster.wait_whole(group).await;
+    check_same(&cluster, &orders, &expected).await;
+    cluster.stop().await;
+}
+
 /// A replica that comes back to where it once was reads of itself as the only member there ever was; it must not believe it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_moves_away_and_back_stays_one() {
