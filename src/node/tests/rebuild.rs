@@ -175,7 +175,7 @@ async fn a_node_that_lost_its_metadata_is_rebuilt_as_a_whole_through_a_restart()
     cluster.nodes[2].stop().await;
     std::fs::File::options().write(true).open(cluster.folders[2].path().join("meta.redb")).unwrap().set_len(5_000).unwrap();
     cluster.restart(2).await;
-    assert!(matches!(cluster.nodes[2].readiness(), Readiness::Rebuilding(_)));
+    until("it says that it rebuilds", || matches!(cluster.nodes[2].readiness(), Readiness::Rebuilding(_))).await;
     until("some of it is rebuilt", || cluster.rebuilt(2) >= 2).await;
     let first = cluster.rebuilt(2);
     cluster.nodes[2].stop().await;
