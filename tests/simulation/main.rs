@@ -1,7 +1,7 @@
 //! Whole clusters under a deterministic simulator: real nodes, real consensus, a real store, on one thread, with a clock, a network,
 //! disks and chance that come from a seed. Same seed, same bytes.
 //!
-//! `cargo test --test simulation` runs a few hundred seeds; `-- --seeds 5000` more of them, `-- --from 7000` others, and
+//! `cargo test --test simulation` runs a few seeds; `-- --seeds 5000` more of them, `-- --from 7000` others, and
 //! `-- --seed 7 --verbose` shows one (with `RUST_LOG=debug` and what the nodes log). Each seed has a process of its own, since its
 //! chance belongs to the process (`entropy`). Some seeds are run twice and their digests compared; a digest is over every decision,
 //! every event that anybody was given, and every replica's log.
