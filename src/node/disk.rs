@@ -188,8 +188,7 @@ fn announce(node: &Inner, space: &crate::store::Space) {
 
 /// The catalog's leader changes it, which needs room as well.
 async fn give_up_catalog(node: &Inner) {
-    let others = node.alive().into_iter().filter(|id| *id != node.id);
-    if node.catalog.current().mine.is_some() && others.into_iter().any(|id| !node.disk.is_short(id)) {
+    if node.catalog.current().mine.is_some() && node.others_alive().any(|id| !node.disk.is_short(id)) {
         node.hand_over_catalog().await;
     }
 }

@@ -503,14 +503,7 @@ async fn after_end(node: &Arc<Inner>, ended: Ended, endings: &mut HashMap<u64, V
     }
     tracing::error!(group, "{} ended and is opened again: {why}", node.name_of(group));
     rebuild::close(node, group).await;
-    if group == CATALOG {
-        rebuild::open_catalog(node).await;
-        return None;
-    }
-    let record = node.directory.read().stream_of_group(group).cloned();
-    if let Some(record) = record {
-        placing::open(node, record).await;
-    }
+    rebuild::open(node, group).await;
     None
 }
 
@@ -571,7 +564,7 @@ impl Inner {
 
     /// Tells the peers not to hand anything over to this node any more. Without it they might, and then elect once more.
     async fn say_goodbye(&self) {
-        let peers: Vec<u64> = self.alive().into_iter().filter(|id| *id != self.id).collect();
+        let peers: Vec<u64> = self.others_alive().collect();
         let deadline = Instant::now() + GOODBYE;
         let say = |id| async move {
             if let Err(error) = self.mesh.call(id, Lane::Bulk, method::LEAVING, remote::encode_number(self.id), deadline).await {

@@ -7,6 +7,7 @@ use super::Inner;
 use super::catalog::{CATALOG_WAIT, rejected};
 use super::error::{Error, Result};
 use super::identity::{Join, Joined};
+use super::lifecycle::CATALOG;
 use super::remote::{method, refusal};
 use crate::cluster::Failure;
 use crate::cluster::mesh::{CallError, Lane, Peer};
@@ -141,7 +142,7 @@ pub async fn watch(node: Arc<Inner>) {
 
 /// Asks one of the peers, each in its turn.
 async fn was_removed(node: &Inner, turn: usize) -> bool {
-    let peers: Vec<u64> = node.alive().into_iter().filter(|id| *id != node.id).collect();
+    let peers: Vec<u64> = node.others_alive().collect();
     let Some(peer) = peers.get(turn % peers.len().max(1)) else { return false };
     let answer = node.mesh.call(*peer, Lane::Bulk, method::MEMBERSHIP, Bytes::new(), Instant::now() + ASK_EVERY).await;
     matches!(answer, Err(CallError::Refused { code: refusal::REMOVED, .. }))
@@ -151,5 +152,5 @@ fn leave(node: &Inner) {
     node.leaving.send_replace(true);
     let why =
         format!("{} was removed from the cluster; its data folder is of no more use to it, a new node begins with an empty one", node.name);
-    node.fail(Failure { group: 0, why });
+    node.fail(Failure { group: CATALOG, why });
 }

@@ -152,7 +152,7 @@ impl Inner {
     /// Asks every node that can be reached how many of its replicas are not whole, for the next pictures.
     async fn ask_health(&self) {
         let deadline = Instant::now() + HEALTH_WAIT;
-        let peers = self.alive().into_iter().filter(|id| *id != self.id);
+        let peers = self.others_alive();
         let asked = peers.map(|id| async move {
             let answer = self.mesh.call(id, Lane::Bulk, method::HEALTH, bytes::Bytes::new(), deadline).await.ok()?;
             Some((id, remote::decode_health(answer).ok()?))

@@ -9,6 +9,7 @@
 
 use super::Inner;
 use super::error::Error;
+use super::identity::Identity;
 use super::lifecycle::CATALOG;
 use super::placing;
 use super::remote::{self, ReplicaAnswer, method, refusal};
@@ -221,11 +222,7 @@ async fn forget(node: &Inner, group: u64, out: Option<CountedOut>) -> Result<(),
     let failed = |error: crate::store::Error| Some(error.to_string());
     if let Some(out) = &out {
         // First, so that the empty replica is quiet whatever comes between.
-        node.change_identity(|identity| {
-            identity.anew.insert(group, Some(out.index));
-        })
-        .await
-        .map_err(failed)?;
+        note_quiet(node, group, out).await.map_err(failed)?;
     }
     node.store.begin_anew(group).map_err(failed)?.await.map_err(failed)?;
     match out {
@@ -246,12 +243,13 @@ pub async fn return_quietly(node: &Inner, group: u64) -> bool {
         return true;
     }
     let Ok(out) = ask_out(node, group).await else { return false };
-    let noted = node
-        .change_identity(|identity| {
-            identity.anew.insert(group, Some(out.index));
-        })
-        .await;
-    noted.is_ok() && keep_word(node, group, &out).await.is_ok()
+    note_quiet(node, group, &out).await.is_ok() && keep_word(node, group, &out).await.is_ok()
+}
+
+/// Remembers from where on the replica may stand for election.
+async fn note_quiet(node: &Inner, group: u64, out: &CountedOut) -> Result<(), crate::store::Error> {
+    let note = |identity: &mut Identity| identity.anew.extend([(group, Some(out.index))]);
+    node.change_identity(note).await
 }
 
 /// Forgets that a replica was begun anew, once what it had to be quiet for is on disk.
@@ -261,9 +259,7 @@ async fn end_quiet(node: &Inner, group: u64) {
         Err(error) => Err(error),
     };
     if flushed.is_ok() {
-        let forget = |identity: &mut super::identity::Identity| {
-            identity.anew.remove(&group);
-        };
+        let forget = |identity: &mut Identity| identity.anew.retain(|anew, _| *anew != group);
         let _ = node.change_identity(forget).await;
     }
 }
@@ -311,14 +307,14 @@ async fn diagnose(node: &Inner, group: u64) -> Option<String> {
     let damaged = answers.values().filter(|answer| answer.as_ref().is_some_and(|answer| answer.state != ReplicaState::Ok)).count();
     let silent = answers.values().filter(|answer| answer.is_none()).count();
     let all = holders.len();
-    Some(match damaged > all - (all / 2 + 1) {
+    Some(match no_majority_without(damaged, all) {
         true => format!("{damaged} of {all} replicas are damaged, so that no majority is left to rebuild from; nothing of it was deleted"),
         false => format!("it has no leader at present ({damaged} of {all} replicas are damaged, {silent} cannot be reached)"),
     })
 }
 
-/// Opens the empty replica. False: it was fenced again, or cannot be opened yet.
-async fn open(node: &Arc<Inner>, group: u64) -> bool {
+/// Opens a group of this node again, where it belongs here. False: it is fenced, or cannot be opened yet.
+pub async fn open(node: &Arc<Inner>, group: u64) -> bool {
     if group == CATALOG {
         return open_catalog(node).await;
     }
@@ -330,7 +326,7 @@ async fn open(node: &Arc<Inner>, group: u64) -> bool {
 }
 
 /// Opens the catalog's replica; it is shown only once it is as new as the leader's, since nobody shall act on the cluster's past.
-pub async fn open_catalog(node: &Arc<Inner>) -> bool {
+async fn open_catalog(node: &Arc<Inner>) -> bool {
     let _opening = node.catalog.opening().await;
     if node.groups.get(CATALOG).is_some() {
         return true;
@@ -467,11 +463,16 @@ impl Inner {
         let Some(holders) = self.directory.read().stream_of_group(group).map(|record| record.placement.clone()) else { return error };
         let answers = self.ask_replicas(&holders, group).await;
         let damaged: Vec<String> = answers.iter().filter_map(|(id, answer)| damage(&self.node_name(*id), answer.as_ref()?)).collect();
-        match damaged.len() > holders.len() - (holders.len() / 2 + 1) {
+        match no_majority_without(damaged.len(), holders.len()) {
             true => Error::Damaged(format!("too few replicas of {} are whole: {}", self.name_of(group), damaged.join("; "))),
             false => error,
         }
     }
+}
+
+/// Whether so many damaged replicas leave no majority of all of them to rebuild from.
+fn no_majority_without(damaged: usize, all: usize) -> bool {
+    all - damaged < all / 2 + 1
 }
 
 fn damage(node: &crate::core::NodeName, answer: &ReplicaAnswer) -> Option<String> {

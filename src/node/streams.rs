@@ -187,6 +187,12 @@ impl Inner {
         connected.chain([self.id]).collect()
     }
 
+    /// The ids of the other nodes that this one can reach.
+    pub fn others_alive(&self) -> impl Iterator<Item = u64> + use<> {
+        let me = self.id;
+        self.alive().into_iter().filter(move |id| *id != me)
+    }
+
     /// Whether this node can reach the other.
     pub fn is_up(&self, id: u64) -> bool {
         id == self.id || self.mesh.peers().borrow().get(&id).is_some_and(PeerState::is_connected)

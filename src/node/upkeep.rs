@@ -8,7 +8,8 @@ use crate::cluster::mesh::PeerState;
 use crate::core::catalog::{Command, NodeState, StreamRecord};
 use crate::core::placement;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::{Arc, Mutex};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -26,12 +27,21 @@ const MOVES: usize = 8;
 struct Busy(Arc<Mutex<HashSet<u64>>>);
 
 impl Busy {
-    fn begin(&self, group: u64) -> bool {
-        self.0.lock().expect("nobody panics while holding it").insert(group)
+    /// Has the change made, unless one is under way for the group.
+    fn run(&self, node: &Inner, group: u64, change: impl Future<Output = ()> + Send + 'static) {
+        if !self.groups().insert(group) {
+            return;
+        }
+        let busy = self.clone();
+        let task = async move {
+            change.await;
+            busy.groups().remove(&group);
+        };
+        node.tasks.spawn_on(task, &node.runtime);
     }
 
-    fn end(&self, group: u64) {
-        self.0.lock().expect("nobody panics while holding it").remove(&group);
+    fn groups(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.0.lock().expect("nobody panics while holding it")
     }
 }
 
@@ -80,20 +90,18 @@ fn retain(node: &Arc<Inner>, stream: &Arc<Stream>, busy: &Busy) {
         make_purgeable(node, &local, index);
     }
     let purges = local.group.folded().purgeable().is_some();
-    if (!trims && !purges) || !busy.begin(stream.group) {
+    if !trims && !purges {
         return;
     }
-    let (busy, group, clock) = (busy.clone(), stream.group, node.clock.clone());
-    let task = async move {
+    let (group, clock) = (stream.group, node.clock.clone());
+    busy.run(node, group, async move {
         if trims && let Err(error) = purge::retain(&local, &settings, clock.now()).await {
             tracing::debug!(group, %error, "retention has to wait");
         }
         if purges && let Err(error) = local.group.purge().await {
             tracing::warn!(group, %error, "the log could not be purged");
         }
-        busy.end(group);
-    };
-    node.tasks.spawn_on(task, &node.runtime);
+    });
 }
 
 /// The last entry that no reader needs any more. All that is applied, where no event is left.
@@ -156,45 +164,31 @@ fn members(node: &Arc<Inner>, stream: &Arc<Stream>, busy: &Busy) {
 }
 
 fn hand_over(node: &Arc<Inner>, local: Local, to: u64, stream: &Stream, busy: &Busy) {
-    if !busy.begin(stream.group) {
-        return;
-    }
-    let (node_too, busy, group, name) = (node.clone(), busy.clone(), stream.group, stream.name.clone());
-    let task = async move {
+    let (node_too, name) = (node.clone(), stream.name.clone());
+    busy.run(node, stream.group, async move {
         if let Err(error) = node_too.hand_over(&local, Some(to)).await {
             tracing::debug!(stream = %name, %error, "the leader to be could not take over");
         }
-        busy.end(group);
-    };
-    node.tasks.spawn_on(task, &node.runtime);
+    });
 }
 
 /// Tells the catalog that the group need not be begun any more: it has a leader whose first entry a quorum has.
 fn tell_begun(node: &Arc<Inner>, group: Group, busy: &Busy) {
-    if !busy.begin(group.id()) {
-        return;
-    }
-    let (node_too, busy) = (node.clone(), busy.clone());
-    let task = async move {
+    let node_too = node.clone();
+    busy.run(node, group.id(), async move {
         if group.confirm_leadership().await.is_ok()
             && let Err(error) = node_too.change_catalog(&Command::Begun { group: group.id() }).await
         {
             tracing::debug!(group = group.id(), %error, "the catalog does not know yet that the group has begun");
         }
-        busy.end(group.id());
-    };
-    node.tasks.spawn_on(task, &node.runtime);
+    });
 }
 
 fn change_members(node: &Arc<Inner>, group: &Group, wanted: BTreeSet<u64>, busy: &Busy) {
-    if !busy.begin(group.id()) {
-        return;
-    }
-    let (node_too, group, busy) = (node.clone(), group.clone(), busy.clone());
-    let task = async move {
-        let node = node_too;
+    let (node_too, group) = (node.clone(), group.clone());
+    busy.run(node, group.id(), async move {
         // The wait for a learner to catch up is as long as its log; a lost leadership ends it.
-        let changed = match not_open(&node, &group, &wanted).await {
+        let changed = match not_open(&node_too, &group, &wanted).await {
             // It has not heard of its place yet, or is damaged and has not begun anew: counting it in now could only wait for it.
             Some(id) => Err(format!("node {id} has not opened its replica")),
             None => group.change_members(&wanted).await,
@@ -202,9 +196,7 @@ fn change_members(node: &Arc<Inner>, group: &Group, wanted: BTreeSet<u64>, busy:
         if let Err(error) = changed {
             tracing::debug!(group = group.id(), %error, "the members could not be changed yet");
         }
-        busy.end(group.id());
-    };
-    node.tasks.spawn_on(task, &node.runtime);
+    });
 }
 
 /// One of the new members that cannot take part yet.

@@ -117,6 +117,7 @@ impl Inner {
         let deadline = Instant::now() + LEADER_WAIT;
         let mut tries = 0;
         loop {
+            let seen = stream.current();
             let placement = stream.placement();
             let known = stream.local().and_then(|local| local.group.current().leader);
             let leader = known.or_else(|| placement.get(tries % placement.len().max(1)).copied());
@@ -129,7 +130,6 @@ impl Inner {
                 return Err(Error::NoLeader);
             }
             tries += 1;
-            let seen = *stream.leadership().borrow();
             stream.changed_within(seen, Duration::from_millis(50)).await;
         }
     }

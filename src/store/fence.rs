@@ -65,14 +65,6 @@ impl Store {
         Ok(durable)
     }
 
-    /// As if this node's votes had been lost, in memory only.
-    #[cfg(test)]
-    pub fn fence_all(&self, why: &str) {
-        let shared = &self.0.shared;
-        shared.fences.send_replace(Arc::new(Fences { all: Some(why.into()), ..Fences::default() }));
-        shared.cells().values().for_each(|cell| cell.state().fence = Some(why.into()));
-    }
-
     /// Deletes everything of the group and lifts its fence: it is begun anew, and empty. Only on positive knowledge that the group has
     /// counted this node out. Invisible at return, and gone for good when the answer resolves.
     pub fn begin_anew(&self, group: u64) -> Result<Durable, Error> {
