@@ -9,10 +9,11 @@ mod verify;
 use super::*;
 use crate::core::{Discard, NewEvent, SettingsPatch, StreamName, SubjectFilter, Text};
 use bytes::Bytes;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,14 +24,12 @@ struct Cluster {
     addresses: Vec<String>,
     /// What each node's disk says is free.
     free: Vec<Arc<AtomicU64>>,
+    /// The newest peer protocol that nodes speak which are started.
+    protocol_max: Option<u16>,
 }
 
 /// Enough for anything.
 const MUCH: u64 = 1 << 39;
-
-async fn start_node(folder: &TempDir, listener: TcpListener, number: usize, start: Start, free: &Arc<AtomicU64>) -> Node {
-    try_start_node(folder, listener, number, start, free).await.unwrap()
-}
 
 async fn try_start_node(
     folder: &TempDir,
@@ -38,6 +37,7 @@ async fn try_start_node(
     number: usize,
     start: Start,
     free: &Arc<AtomicU64>,
+    peer_protocol_max: Option<u16>,
 ) -> std::result::Result<Node, StartError> {
     let address = listener.local_addr().unwrap().to_string();
     let config = Config {
@@ -50,7 +50,7 @@ async fn try_start_node(
         start,
         auto_create_streams: true,
         timers: Timers::default(),
-        peer_protocol_max: None,
+        peer_protocol_max,
         store: StoreOptions { free_bytes: Some(free.clone()), ..StoreOptions::default() },
         world: World::default(),
     };
@@ -59,7 +59,11 @@ async fn try_start_node(
 
 impl Cluster {
     async fn start(count: usize) -> Cluster {
-        let mut cluster = Cluster { nodes: Vec::new(), folders: Vec::new(), addresses: Vec::new(), free: Vec::new() };
+        Cluster::start_with_protocol(count, None).await
+    }
+
+    async fn start_with_protocol(count: usize, protocol_max: Option<u16>) -> Cluster {
+        let mut cluster = Cluster { nodes: Vec::new(), folders: Vec::new(), addresses: Vec::new(), free: Vec::new(), protocol_max };
         for _ in 0..count {
             cluster.grow().await;
         }
@@ -76,7 +80,8 @@ impl Cluster {
         };
         let folder = TempDir::new().unwrap();
         let free = Arc::new(AtomicU64::new(MUCH));
-        self.nodes.push(start_node(&folder, listener, self.nodes.len() + 1, start, &free).await);
+        let node = try_start_node(&folder, listener, self.nodes.len() + 1, start, &free, self.protocol_max).await;
+        self.nodes.push(node.unwrap());
         self.free.push(free);
         self.folders.push(folder);
         self.addresses.push(address);
@@ -97,13 +102,66 @@ impl Cluster {
 
     async fn restart(&mut self, at: usize) {
         let listener = TcpListener::bind(&self.addresses[at]).await.unwrap();
-        self.nodes[at] = start_node(&self.folders[at], listener, at + 1, Start::Resume, &self.free[at]).await;
+        let node = try_start_node(&self.folders[at], listener, at + 1, Start::Resume, &self.free[at], self.protocol_max).await;
+        self.nodes[at] = node.unwrap();
+    }
+
+    fn group(&self, stream: &StreamName) -> u64 {
+        self.nodes[0].inner.directory.stream(stream).unwrap().group
+    }
+
+    /// The place of the node that leads the stream, or the catalog.
+    async fn leading(&self, group: u64) -> usize {
+        let leads = |node: &Node| node.inner.groups.get(group).is_some_and(|group| group.current().mine.is_some());
+        until("somebody leads", || self.nodes.iter().any(leads)).await;
+        self.nodes.iter().position(leads).unwrap()
     }
 
     async fn stop(self) {
         for node in &self.nodes {
             node.stop().await;
         }
+    }
+}
+
+/// Publishes one event after the other, each with data of its own, until it is told to stop.
+struct Publisher {
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<Vec<(u64, String)>>,
+    acknowledged: watch::Receiver<u64>,
+}
+
+impl Publisher {
+    /// Through the nodes in turn.
+    fn start(nodes: Vec<Node>, stream: StreamName) -> Publisher {
+        static PUBLISHERS: AtomicU64 = AtomicU64::new(0);
+        let tag = PUBLISHERS.fetch_add(1, Relaxed);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (told, acknowledged) = watch::channel(0);
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let mut acknowledged = Vec::new();
+            while !stopped.load(Relaxed) {
+                let data = format!("{tag}-{}", acknowledged.len());
+                let node = &nodes[acknowledged.len() % nodes.len()];
+                let published = node.publish(&stream, publish(vec![event("a", None, &data)])).await.unwrap();
+                acknowledged.push((published.first_seq, data));
+                told.send_replace(acknowledged.len() as u64);
+            }
+            acknowledged
+        });
+        Publisher { stop, task, acknowledged }
+    }
+
+    /// Waits until so many more were acknowledged.
+    async fn wait_more(&mut self, events: u64) {
+        let now = *self.acknowledged.borrow();
+        timeout(PATIENCE, self.acknowledged.wait_for(|count| *count >= now + events)).await.unwrap().unwrap();
+    }
+
+    async fn stop(self) -> Vec<(u64, String)> {
+        self.stop.store(true, Relaxed);
+        self.task.await.unwrap()
     }
 }
 

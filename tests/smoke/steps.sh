@@ -56,36 +56,26 @@ step_leader_killed() {
     start_cluster leader-killed && leader_killed
 }
 
-step_restart() {
+# on_kept_data NAME COMMAND: a cluster whose data outlives its processes, and the command with the data's folder.
+on_kept_data() {
     local data rc=0
     data=$(mktemp -d) || return
-    { start_cluster restart --data "$data" && restart_all "$data"; } || rc=$?
+    { start_cluster "$1" --data "$data" && "$2" "$data"; } || rc=$?
     stop_cluster
     rm -rf "$data"
     return "$rc"
 }
+
+step_restart() { on_kept_data restart restart_all; }
 
 # The failover test that is part of the product: leaders moved and ended under load. Its exit code says whether anything was lost,
 # doubled, out of order or failed.
-step_drill() {
-    local data rc=0
-    data=$(mktemp -d) || return
-    { start_cluster drill --data "$data" &&
-        "$EVERMESH" drill --server "$(IFS=,; echo "${NODES[*]}")" --data "$data" --kill leader --yes --rounds 3; } || rc=$?
-    stop_cluster
-    rm -rf "$data"
-    return "$rc"
-}
+step_drill() { on_kept_data drill drill; }
+
+drill() { "$EVERMESH" drill --server "$(IFS=,; echo "${NODES[*]}")" --data "$1" --kill leader --yes --rounds 3; }
 
 # A node dies for good under load, and a new one takes its place with one command.
-step_node_replaced() {
-    local data rc=0
-    data=$(mktemp -d) || return
-    { start_cluster node-replaced --data "$data" && node_replaced "$data"; } || rc=$?
-    stop_cluster
-    rm -rf "$data"
-    return "$rc"
-}
+step_node_replaced() { on_kept_data node-replaced node_replaced; }
 
 # A cluster of real processes is broken for a minute in ways that a seed decides, and everything that clients were told is checked;
 # then once more with another seed each time, on disks that lose what was not synced. The run prints the command that repeats it.

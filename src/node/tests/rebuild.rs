@@ -1,62 +1,11 @@
 //! Damaged replicas: out at once, made anew from the others, and nothing lost, missing or deleted on the way.
 
 use super::*;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use tokio::task::JoinHandle;
 
 /// The catalog's group.
 const CATALOG: u64 = 0;
 
-/// Publishes one event after the other until it is told to stop.
-struct Publisher {
-    stop: Arc<AtomicBool>,
-    task: JoinHandle<Vec<(u64, String)>>,
-    acknowledged: watch::Receiver<u64>,
-}
-
-impl Publisher {
-    fn start(nodes: Vec<Node>, stream: StreamName) -> Publisher {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (told, acknowledged) = watch::channel(0);
-        let stopped = stop.clone();
-        let task = tokio::spawn(async move {
-            let mut acknowledged = Vec::new();
-            while !stopped.load(Relaxed) {
-                let data = acknowledged.len().to_string();
-                let node = &nodes[acknowledged.len() % nodes.len()];
-                let published = node.publish(&stream, publish(vec![event("a", None, &data)])).await.unwrap();
-                acknowledged.push((published.first_seq, data));
-                told.send_replace(acknowledged.len() as u64);
-            }
-            acknowledged
-        });
-        Publisher { stop, task, acknowledged }
-    }
-
-    /// Waits until so many more were acknowledged.
-    async fn wait_more(&mut self, events: u64) {
-        let now = *self.acknowledged.borrow();
-        timeout(PATIENCE, self.acknowledged.wait_for(|count| *count >= now + events)).await.unwrap().unwrap();
-    }
-
-    async fn stop(self) -> Vec<(u64, String)> {
-        self.stop.store(true, Relaxed);
-        self.task.await.unwrap()
-    }
-}
-
 impl Cluster {
-    fn group(&self, stream: &StreamName) -> u64 {
-        self.nodes[0].inner.directory.stream(stream).unwrap().group
-    }
-
-    /// The place of the node that leads the stream, or the catalog.
-    async fn leading(&self, group: u64) -> usize {
-        let leads = |node: &Node| node.inner.groups.get(group).is_some_and(|group| group.current().mine.is_some());
-        until("somebody leads", || self.nodes.iter().any(leads)).await;
-        self.nodes.iter().position(leads).unwrap()
-    }
-
     async fn follower(&self, group: u64) -> usize {
         (self.leading(group).await + 1) % self.nodes.len()
     }
