@@ -1,44 +1,31 @@
-//! A node from its start to its stop: its identity, its place in the cluster, its tasks.
+//! A node's start: its identity, its place in the cluster, its tasks. `leaving` has its end, `failures` what ends it against its will.
 
 use super::catalog::CATALOG_WAIT;
 use super::config::{Config, Start, World};
 use super::directory::Directory;
 use super::door::Door;
-use super::error::Error;
 use super::identity::{Identity, Join, Joined};
-use super::remote::{self, method, refusal};
-use super::{Inner, Node, disk, membership, placing, rebuild, seat::Seat, upkeep};
-use crate::cluster::mesh::{self, CallError, Lane, Mesh, PeerState};
-use crate::cluster::{Cause, Elected, Ended, Failure, Group, Groups};
+use super::remote::{method, refusal};
+use super::{Inner, Node, disk, failures, membership, placing, rebuild, seat::Seat, upkeep};
+use crate::cluster::mesh::{self, CallError, Mesh, PeerState};
+use crate::cluster::{Cause, Elected, Group, Groups};
 use crate::core::NodeName;
 use crate::core::catalog::{Command, NodeRecord, NodeState};
 use crate::core::limits;
 use crate::store::Store;
-use futures_util::{StreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, broadcast::error::RecvError, mpsc, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The catalog's group.
 pub(super) const CATALOG: u64 = 0;
 /// Pause between two rounds of asking to be let in.
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
-/// A group that ends by itself so many times within so long ends the node: opening it again does not help.
-const ENDINGS_MAX: usize = 3;
-const ENDINGS_WITHIN: Duration = Duration::from_secs(60);
-/// Longest handing over of all leaderships at a graceful stop.
-const HAND_OVER: Duration = Duration::from_secs(5);
-/// Longest wait for the outcomes of publishes at a graceful stop.
-const FINISH: Duration = Duration::from_secs(3);
-/// Longest telling the peers that this node leaves.
-const GOODBYE: Duration = Duration::from_millis(500);
-/// Leaderships handed over at a time.
-const HAND_OVER_AT_A_TIME: usize = 32;
 
 /// Why a node did not start, for the person who started it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -185,7 +172,7 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
     if founding {
         found(&inner).await?;
     }
-    inner.tasks.spawn_on(watch_failures(inner.clone(), ended), &inner.runtime);
+    inner.tasks.spawn_on(failures::watch(inner.clone(), ended), &inner.runtime);
     inner.tasks.spawn_on(rebuild::run(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(rebuild::note_new_groups(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(follow_nodes(inner.clone()), &inner.runtime);
@@ -455,58 +442,6 @@ async fn tell_leaders(node: Arc<Inner>) {
     }
 }
 
-/// Tells what ends a group from what ends the node: damage is fenced, a panic is tried again, a disk that fails stops everything.
-async fn watch_failures(node: Arc<Inner>, mut ended: mpsc::Receiver<Ended>) {
-    let mut disk = node.store.failed();
-    let mut endings: HashMap<u64, Vec<Instant>> = HashMap::new();
-    loop {
-        let failure = tokio::select! {
-            _ = node.stop.cancelled() => return,
-            Some(ended) = ended.recv() => after_end(&node, ended, &mut endings).await,
-            why = disk_failure(&mut disk) => Some(Failure { group: CATALOG, why }),
-        };
-        if let Some(failure) = failure {
-            return node.fail(failure);
-        }
-    }
-}
-
-/// Resolves with the first fault of the disk.
-async fn disk_failure(disk: &mut watch::Receiver<Option<crate::store::Error>>) -> String {
-    let failed = disk.wait_for(Option::is_some).await.ok().and_then(|error| error.clone());
-    match failed {
-        Some(error) => error.to_string(),
-        None => std::future::pending().await,
-    }
-}
-
-/// Opens a group again that ended by itself, unless the node must stop, or the group is fenced: then it is rebuilt.
-async fn after_end(node: &Arc<Inner>, ended: Ended, endings: &mut HashMap<u64, Vec<Instant>>) -> Option<Failure> {
-    let Ended { group, opening, why } = ended;
-    if node.groups.get(group).is_none_or(|open| open.opening() != opening || open.is_retired()) {
-        // It was closed meanwhile, or opened again.
-        return None;
-    }
-    let failed = node.store.failed().borrow().clone();
-    if let Some(error) = failed {
-        return Some(Failure { group, why: error.to_string() });
-    }
-    if node.fence_of(group).is_some() {
-        return None;
-    }
-    let endings = endings.entry(group).or_default();
-    endings.retain(|at| at.elapsed() < ENDINGS_WITHIN);
-    endings.push(Instant::now());
-    if endings.len() >= ENDINGS_MAX {
-        let why = format!("{} ended {ENDINGS_MAX} times within {} s: {why}", node.name_of(group), ENDINGS_WITHIN.as_secs());
-        return Some(Failure { group, why });
-    }
-    tracing::error!(group, "{} ended and is opened again: {why}", node.name_of(group));
-    rebuild::close(node, group).await;
-    rebuild::open(node, group).await;
-    None
-}
-
 impl Inner {
     /// Changes what the data directory remembers of this node; durable when it returns. Changes reach the disk in their order.
     pub async fn change_identity(&self, change: impl FnOnce(&mut Identity)) -> Result<(), crate::store::Error> {
@@ -516,83 +451,5 @@ impl Inner {
             self.store.save_identity(identity.encode())
         };
         saved?.await
-    }
-
-    /// A fault of this node: its process must end.
-    pub fn fail(&self, failure: Failure) {
-        tracing::error!(group = failure.group, "this node must stop: {}", failure.why);
-        self.failed.send_if_modified(|failed| failed.is_none() && failed.replace(failure).is_none());
-    }
-
-    async fn end(self: Arc<Inner>) {
-        self.leave().await;
-        self.finish_publishes().await;
-        self.stop.cancel();
-        self.tasks.close();
-        let _ = timeout(HAND_OVER, self.tasks.wait()).await;
-        let groups: Vec<Group> = self.groups.all();
-        stream::iter(groups).for_each_concurrent(HAND_OVER_AT_A_TIME, |group| async move { group.close().await }).await;
-        self.mesh.stop().await;
-        let store = self.store.clone();
-        let closed = match store.is_stepped() {
-            true => Ok(store.close()),
-            false => tokio::task::spawn_blocking(move || store.close()).await,
-        };
-        if let Ok(Err(error)) = closed {
-            tracing::warn!(%error, "the store did not close cleanly");
-        }
-    }
-
-    /// The leaderships first, so that nobody who is sent elsewhere finds a stream without a leader there.
-    async fn leave(&self) {
-        self.say_goodbye().await;
-        let handed_over = timeout(HAND_OVER, self.hand_over_everything()).await.is_ok();
-        if !handed_over {
-            tracing::warn!("not every leadership was handed over in time: the others elect");
-        }
-        self.leaving.send_replace(true);
-    }
-
-    /// Waits until every publish that was admitted has its outcome; admits no more.
-    async fn finish_publishes(&self) {
-        // Whoever has all the room knows that nobody else has any; those who come now wait behind it, and are refused.
-        if timeout(FINISH, self.room.acquire_many(limits::PENDING_BYTES_MAX as u32)).await.is_err() {
-            tracing::warn!("publishes were still without an outcome when the time to stop was up");
-        }
-        self.room.close();
-    }
-
-    /// Tells the peers not to hand anything over to this node any more. Without it they might, and then elect once more.
-    async fn say_goodbye(&self) {
-        let peers: Vec<u64> = self.others_alive().collect();
-        let deadline = Instant::now() + GOODBYE;
-        let say = |id| async move {
-            if let Err(error) = self.mesh.call(id, Lane::Bulk, method::LEAVING, remote::encode_number(self.id), deadline).await {
-                tracing::debug!(node = id, %error, "a peer was not told that this node leaves");
-            }
-        };
-        stream::iter(peers).for_each_concurrent(HAND_OVER_AT_A_TIME, say).await;
-    }
-
-    async fn hand_over_everything(&self) {
-        let streams: Vec<_> = self.streams.read().expect("nobody panics while holding it").values().cloned().collect();
-        let led = streams.iter().filter_map(|stream| stream.local()).filter(|local| local.group.current().mine.is_some());
-        let led: Vec<_> = led.collect();
-        let hand_over = |local| async move {
-            if let Err(error) = self.hand_over(&local, None).await
-                && !matches!(error, Error::Conflict(_))
-            {
-                tracing::debug!(group = local.group.id(), %error, "the leadership was not handed over");
-            }
-        };
-        stream::iter(led).for_each_concurrent(HAND_OVER_AT_A_TIME, hand_over).await;
-        self.hand_over_catalog().await;
-    }
-
-    pub(super) async fn hand_over_catalog(&self) {
-        let Some(catalog) = self.catalog.get().filter(|catalog| catalog.current().mine.is_some()) else { return };
-        if let Ok(to) = self.successor(&catalog, None).await {
-            let _ = catalog.transfer_leader(to, HAND_OVER).await;
-        }
     }
 }
