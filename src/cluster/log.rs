@@ -68,18 +68,16 @@ impl Log {
     pub fn check(&self, index: u64, max_bytes: usize) -> Result<Checked, store::Error> {
         let mut checked = Checked { next: Some(index), ..Checked::default() };
         while let Some(index) = checked.next.filter(|_| checked.bytes < max_bytes as u64) {
-            // A purge may overtake the reader.
-            let index = index.max(self.group.first_index().unwrap_or(u64::MAX));
-            let entries = match self.group.read(index..u64::MAX, limits::CHUNK_BYTES_MAX) {
+            let slice = match self.group.read_again(index, limits::CHUNK_BYTES_MAX) {
                 Err(damage @ (store::Error::Fenced { .. } | store::Error::Broken { .. })) => {
                     return Ok(Checked { next: None, damage: Some(damage.to_string()), ..checked });
                 }
-                entries => entries?,
+                slice => slice?,
             };
-            checked.rows += entries.len() as u64;
-            checked.bytes += entries.iter().map(|entry| entry.payload.len() as u64).sum::<u64>();
-            let purged = || self.group.first_index().filter(|first| *first > index);
-            checked.next = entries.last().map_or_else(purged, |last| last.index.checked_add(1));
+            checked.next = slice.map(|slice| slice.next);
+            let Some(slice) = slice else { break };
+            checked.rows += slice.rows;
+            checked.bytes += slice.bytes;
         }
         Ok(checked)
     }

@@ -90,7 +90,7 @@ pub use fence::{Fence, Fences};
 pub use files::{Directory, Files};
 pub use format::FORMAT_VERSION;
 pub use group::Group;
-pub use scrub::Verified;
+pub use read::Slice;
 pub use space::{Level, Room, Space};
 pub use stats::{COMMIT_BUCKETS, Stats};
 pub use stepped::Stepper;

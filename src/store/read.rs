@@ -139,7 +139,8 @@ impl Group {
 }
 
 /// A piece of a log that was read from disk.
-pub(super) struct Slice {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
     pub rows: u64,
     /// Of payload.
     pub bytes: u64,
@@ -147,31 +148,34 @@ pub(super) struct Slice {
     pub next: u64,
 }
 
-/// Reads a group's rows from an index on, even those that memory holds too; `None` beyond the last that is on disk.
-pub(super) fn on_disk(group: &Group, from: u64, max_bytes: usize) -> Result<Option<Slice>, Error> {
-    group.shared.check()?;
-    for _ in 0..ATTEMPTS_MAX {
-        let (version, part) = {
-            let state = group.cell.state();
-            state.check_fence(group.cell.id)?;
-            // Dead rows are none of ours, and where a truncation is under way, rows vanish.
-            let (from, end) = (state.purged.map_or(from, |purged| from.max(purged.index + 1)), state.settled_end());
-            let span = state.spans.iter().find(|span| span.last >= from);
-            let range = span.map(|span| (span.segment.clone(), span.first.max(from)..span.last.saturating_add(1).min(end)));
-            (state.version, range.filter(|(_, range)| !range.is_empty()))
-        };
-        let Some((segment, range)) = part else { return Ok(None) };
-        let mut chunk = Chunk { entries: Vec::new(), bytes: 0, bytes_max: max_bytes };
-        let read = group.read_part(&segment, range.clone(), &mut chunk);
-        if group.cell.state().version != version {
-            continue;
+impl Group {
+    /// Reads about `max_bytes` of rows from an index on from disk, even those that memory holds too, and checks every checksum; `None`
+    /// beyond the last that is on disk. What is damaged is fenced, and said. Blocks.
+    pub fn read_again(&self, from: u64, max_bytes: usize) -> Result<Option<Slice>, Error> {
+        self.shared.check()?;
+        for _ in 0..ATTEMPTS_MAX {
+            let (version, part) = {
+                let state = self.cell.state();
+                state.check_fence(self.cell.id)?;
+                // Dead rows are none of ours, and where a truncation is under way, rows vanish.
+                let (from, end) = (state.purged.map_or(from, |purged| from.max(purged.index + 1)), state.settled_end());
+                let span = state.spans.iter().find(|span| span.last >= from);
+                let range = span.map(|span| (span.segment.clone(), span.first.max(from)..span.last.saturating_add(1).min(end)));
+                (state.version, range.filter(|(_, range)| !range.is_empty()))
+            };
+            let Some((segment, range)) = part else { return Ok(None) };
+            let mut chunk = Chunk { entries: Vec::new(), bytes: 0, bytes_max: max_bytes };
+            let read = self.read_part(&segment, range.clone(), &mut chunk);
+            if self.cell.state().version != version {
+                continue;
+            }
+            self.shared.fenced(&self.cell, read)?;
+            let (rows, bytes) = (chunk.entries.len() as u64, chunk.bytes as u64);
+            let next = chunk.entries.last().map_or(range.end, |last| last.index + 1);
+            return Ok(Some(Slice { rows, bytes, next }));
         }
-        group.shared.fenced(&group.cell, read)?;
-        let (rows, bytes) = (chunk.entries.len() as u64, chunk.bytes as u64);
-        let next = chunk.entries.last().map_or(range.end, |last| last.index + 1);
-        return Ok(Some(Slice { rows, bytes, next }));
+        Ok(None)
     }
-    Ok(None)
 }
 
 /// Where to read; `None` when the chunk already has all that there is, from the tail.

@@ -1,13 +1,12 @@
-//! Looking for damage before somebody needs the bytes: a slow walk through everything that is on disk, and the same of one group on
-//! demand.
+//! Looking for damage before somebody needs the bytes: a slow walk through everything that is on disk. [`Group::read_again`] is the same
+//! of one group on demand.
 //!
 //! What is damaged is fenced by the reads themselves; see `fence`.
 
+use super::Group;
 use super::cell::Cell;
-use super::read::on_disk;
 use super::segments::Segment;
 use super::shared::Shared;
-use super::{Error, Group, Store};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,31 +14,6 @@ use std::time::Duration;
 
 /// Bytes of rows that are read at once.
 const SLICE_BYTES: usize = 256 * 1024;
-
-/// What a verification has read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Verified {
-    pub rows: u64,
-    /// Of payload.
-    pub bytes: u64,
-}
-
-impl Store {
-    /// Reads all that this node has on disk of a group's log, and its checkpoints; not what is only in memory. Blocks. What is damaged
-    /// is fenced, and said.
-    pub fn verify(&self, group: u64) -> Result<Verified, Error> {
-        let group = self.group(group);
-        let mut verified = Verified::default();
-        let mut from = 0;
-        while let Some(slice) = on_disk(&group, from, SLICE_BYTES)? {
-            verified.rows += slice.rows;
-            verified.bytes += slice.bytes;
-            from = slice.next;
-        }
-        group.checkpoints().into_iter().try_for_each(|index| group.checkpoint(index).map(drop))?;
-        Ok(verified)
-    }
-}
 
 /// The walk: segment by segment, in each of them group by group.
 pub(super) struct Scrub {
@@ -98,7 +72,7 @@ impl Scrub {
     fn read(&mut self, cell: Arc<Cell>, from: u64, last: u64) -> Duration {
         let group = Group { shared: self.shared.clone(), cell: cell.clone() };
         // Damage has been fenced and told by now, a failing disk has been latched.
-        let Ok(Some(slice)) = on_disk(&group, from, SLICE_BYTES) else { return Duration::ZERO };
+        let Ok(Some(slice)) = group.read_again(from, SLICE_BYTES) else { return Duration::ZERO };
         self.shared.segments.place.counters.scrubbed_bytes.fetch_add(slice.bytes, Relaxed);
         if slice.next <= last {
             self.groups.push_front((cell, slice.next, last));
