@@ -35,16 +35,6 @@ pub struct Follow {
 
 impl Follow {
     pub async fn open(app: &App, node: &Node, stream: &StreamName, from: From, filter: Option<SubjectFilter>) -> Result<Follow, Error> {
-        if let From::Seq(seq) = from
-            && seq > 1
-        {
-            // Browsers never come back after an error: while nobody knows the end, it is not asked about.
-            match node.stream_info(stream).await {
-                Ok(info) => beyond_the_end(from, info.last_seq)?,
-                Err(error) if is_refusal(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
         let reader = node.reader(stream, from, filter).await?;
         Ok(Follow { reader, leaving: Leaving::new(app, node) })
     }
@@ -66,14 +56,6 @@ impl Follow {
     /// As `step`, for a connection that watches by itself when to go.
     pub async fn step_on(&mut self, events: usize, wait: Duration) -> Step {
         next(&mut self.reader, events, wait).await
-    }
-}
-
-/// A cursor further on than the next event belongs to another stream, or to another life of this one: better said than waited for.
-pub fn beyond_the_end(from: From, last_seq: u64) -> Result<(), Error> {
-    match from {
-        From::Seq(seq) if seq > last_seq.saturating_add(1) => Err(Error::EventNotFound { seq, last_seq }),
-        _ => Ok(()),
     }
 }
 

@@ -125,11 +125,10 @@ async fn page(node: &node::Node, stream: &crate::core::StreamName, wanted: Wante
     let mut reader = node.reader(stream, from, wanted.filter).await?;
     let mut gathered = Gathered::default();
     gathered.gather(&mut reader, limit, Duration::ZERO).await?;
-    if gathered.is_empty() {
-        follow::beyond_the_end(from, gathered.last_seq)?;
-        if let Some(wait) = wanted.wait.filter(|wait| *wait > 0) {
-            gathered.gather(&mut reader, limit, Duration::from_millis(wait)).await?;
-        }
+    if gathered.is_empty()
+        && let Some(wait) = wanted.wait.filter(|wait| *wait > 0)
+    {
+        gathered.gather(&mut reader, limit, Duration::from_millis(wait)).await?;
     }
     let events = gathered.events.iter().map(|delivery| follow::json(delivery));
     let body = wire::encode_page(events, &gathered.gaps, reader.cursor(), gathered.last_seq);

@@ -45,7 +45,8 @@ impl Node {
         }
     }
 
-    /// A reader with a cursor of its own.
+    /// A reader with a cursor of its own. A seq further on than the next event belongs to another stream, or to another life of this
+    /// one: [`Error::EventNotFound`], better said than waited for.
     pub async fn reader(&self, stream: &StreamName, from: From, filter: Option<SubjectFilter>) -> Result<Reader> {
         let mut reader = Reader::new(self, self.inner.find_stream(stream).await?, from, filter);
         reader.resolve().await?;
@@ -137,7 +138,22 @@ impl Reader {
                 Ok(seq) => self.start = Start::Seq(seq),
                 Err(error) => return Err(self.node.explain(self.stream.group, error).await),
             }
+            return self.refuse_beyond_the_end().await;
+        }
+    }
+
+    /// Readers do not come back after an error: while nobody knows the end, it is not asked about.
+    async fn refuse_beyond_the_end(&self) -> Result<()> {
+        let seq = self.cursor();
+        let is_near = |last_seq: u64| seq <= last_seq.saturating_add(1);
+        if seq == 1 || self.stream.local().is_some_and(|local| is_near(local.replica.current().last_seq)) {
             return Ok(());
+        }
+        let (node, stream) = (self.node.clone(), self.stream.clone());
+        let mut scout = Reader { node, stream, filter: None, start: Start::Seq(seq), position: None, failures: 0 };
+        match timeout(START_WAIT, Box::pin(scout.next(Take { events: 1, wait: Duration::ZERO }))).await {
+            Ok(Ok(chunk)) if !is_near(chunk.last_seq) => Err(Error::EventNotFound { seq, last_seq: chunk.last_seq }),
+            _ => Ok(()),
         }
     }
 

@@ -248,7 +248,9 @@ impl Inner {
             let leader = status.leader == Some(*id);
             ReplicaInfo { node: self.node_name(*id), leader, lag: lag(*id), reachable: alive.contains(id), state, why }
         };
-        let State { first_seq, last_seq, events, bytes, .. } = status.state;
+        // A leader may apply an entry after a follower did, and its follower has shown it to readers.
+        let here = stream.local().map(|local| local.replica.current()).filter(|here| here.last_seq > status.state.last_seq);
+        let State { first_seq, last_seq, events, bytes, .. } = here.unwrap_or(status.state);
         StreamInfo {
             name: record.name.clone(),
             settings: record.settings.clone(),

@@ -225,6 +225,44 @@ async fn what_one_node_takes_every_node_gives() {
     cluster.stop().await;
 }
 
+/// A leader may apply an entry after its followers did. What one of them gave to a reader, the reader goes on behind there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_reader_goes_on_behind_what_the_leader_has_not_applied() {
+    let cluster = Cluster::start(3).await;
+    let orders = name("orders");
+    cluster.nodes[0].publish(&orders, publish(vec![event("a", None, "1")])).await.unwrap();
+    let leads = |node: &&Node| {
+        let record = node.inner.directory.stream(&orders).unwrap();
+        node.inner.handle(&record).local().unwrap().group.current().mine.is_some()
+    };
+    let leader = cluster.nodes.iter().find(leads).unwrap();
+    let follower = cluster.nodes.iter().find(|node| !leads(node)).unwrap();
+    let replica = leader.inner.handle(&leader.inner.directory.stream(&orders).unwrap()).local().unwrap().replica;
+    let (let_go, held) = std::sync::mpsc::channel::<()>();
+    let (holds, held_now) = tokio::sync::oneshot::channel();
+    let holder = std::thread::spawn(move || {
+        let _machine = replica.machine();
+        holds.send(()).unwrap();
+        let _ = held.recv();
+    });
+    held_now.await.unwrap();
+    let mut reader = follower.reader(&orders, From::Seq(2), None).await.unwrap();
+    let publishing = tokio::spawn({
+        let (leader, orders) = (leader.clone(), orders.clone());
+        async move { leader.publish(&orders, publish(vec![event("a", None, "2")])).await }
+    });
+    let chunk = reader.next(Take { events: 1, wait: PATIENCE }).await.unwrap();
+    assert_eq!(chunk.next, 3);
+    let next = follower.reader(&orders, From::Seq(3), None).await;
+    let seen = follower.stream_info(&orders).await.unwrap().last_seq;
+    drop(let_go);
+    assert_eq!((next.unwrap().cursor(), seen), (3, 2));
+    assert_eq!(publishing.await.unwrap().unwrap().first_seq, 2);
+    assert!(matches!(follower.reader(&orders, From::Seq(4), None).await.err(), Some(Error::EventNotFound { last_seq: 2, .. })));
+    holder.join().unwrap();
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn repeats_expectations_and_bounds_are_kept() {
     let cluster = Cluster::start(3).await;
