@@ -8,6 +8,8 @@ install_missing() {
     command -v node >/dev/null || packages+=(nodejs)
     # The fault harness gives each node a network of its own; without it, it does with less.
     command -v bridge >/dev/null || packages+=(iproute2)
+    # It says whether the unit in deploy/ is right.
+    command -v systemd-analyze >/dev/null || packages+=(systemd)
     python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3 python3-venv)
     install_packages "${packages[@]}"
     install_python_tools

@@ -25,10 +25,21 @@ step_web() {
 
 step_build() { "$CARGO" build --locked --release --bin evermesh; }
 
-# Every curl and evermesh line of the README and of docs/, as it stands there, against this cluster's ports.
-step_readme() {
-    start_cluster readme || return
-    tests/smoke/readme.sh "$EVERMESH" "${NODES[@]}"
+# The README and docs/: every command as it stands there, then every link and name, and the systemd unit.
+step_readme() { on_kept_data readme documents evermesh-data; }
+
+documents() {
+    local folder=${1%/evermesh-data} rc=0
+    python3 tests/smoke/documents/run.py "$EVERMESH" "$folder" "${NODES[@]}" || rc=1
+    python3 tests/smoke/documents/check.py "$EVERMESH" "${NODES[0]}" || rc=1
+    check_unit "$folder" || rc=1
+    return "$rc"
+}
+
+# systemd looks whether the program is there: this one is.
+check_unit() {
+    sed "s|/usr/local/bin/evermesh|$EVERMESH|" deploy/evermesh.service >"$1/evermesh.service"
+    systemd-analyze verify "$1/evermesh.service" && say "systemd takes the unit"
 }
 
 # A cluster of its own: schemathesis creates, purges and deletes what it likes. The two calls that take a node away for good are
@@ -56,13 +67,14 @@ step_leader_killed() {
     start_cluster leader-killed && leader_killed
 }
 
-# on_kept_data NAME COMMAND: a cluster whose data outlives its processes, and the command with the data's folder.
+# on_kept_data NAME COMMAND [FOLDER]: a cluster whose data outlives its processes, and the command with the data's folder (of this name).
 on_kept_data() {
-    local data rc=0
-    data=$(mktemp -d) || return
+    local place data rc=0
+    place=$(mktemp -d) || return
+    data=$place${3:+/$3}
     { start_cluster "$1" --data "$data" && "$2" "$data"; } || rc=$?
     stop_cluster
-    rm -rf "$data"
+    rm -rf "$place"
     return "$rc"
 }
 
