@@ -15,7 +15,7 @@ export function moveLeader(stream, from, to) {
       `${from ?? "The leader"} hands the leadership over once ${to} is up to date. Publishes that arrive meanwhile wait for some milliseconds; none is lost or refused.`,
       `${to} is the stream's preferred leader from then on.`,
     ],
-    command: `evermesh stream move-leader ${quoted(stream)} --to ${quoted(to)} --server ${node()}`,
+    command: `evermesh stream move-leader ${quoted(stream)} ${quoted(to)} --server ${node()}`,
     confirm: `Let ${to} lead`,
     act: () => post(`${streamPath(stream)}/leader`, { node: to }),
   };

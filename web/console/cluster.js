@@ -15,6 +15,8 @@ const HIDDEN_MS = 8000;
 /** A view older than this says nothing any more. */
 const VIEW_MS_MAX = 5000;
 const VIEW_PATIENCE_MS = 2500;
+/** Nodes are not asked at the same moment: only when they disagree for so long, something is wrong between them. */
+const DISAGREE_MS = 3500;
 /** Other nodes asked in one round, so that a large mesh costs no more than a small one. */
 const VIEWS_MAX = 6;
 const HAPPENINGS_MAX = 60;
@@ -55,6 +57,8 @@ async function pollCurrent() {
     views.set(cluster.node, current);
     silentSince = null;
     learn(cluster.nodes.filter((each) => each.state !== "removed").map((each) => each.url));
+    // What a node said of itself a moment ago is old news when it cannot be reached any more.
+    await Promise.all(cluster.nodes.filter((each) => !each.reachable && views.get(each.name)?.cluster).map(pollView));
   } catch {
     silentSince ??= Date.now();
   }
@@ -99,6 +103,14 @@ function draw() {
   if (before?.known) tell(before, mesh.value);
 }
 
+const disagreed = new Map(); // what about -> since when
+
+function lasts(about, disagree) {
+  if (!disagree) disagreed.delete(about);
+  else if (!disagreed.has(about)) disagreed.set(about, Date.now());
+  return disagree && Date.now() - disagreed.get(about) >= DISAGREE_MS;
+}
+
 function picture(cluster, before) {
   const members = cluster.nodes.filter((each) => each.state !== "removed");
   const view = (name) => {
@@ -111,7 +123,7 @@ function picture(cluster, before) {
     const seers = members.filter((other) => other.name !== each.name && view(other.name)?.cluster);
     const missing = seers.filter((other) => sees(other.name, each.name) === false).map((other) => other.name);
     const up = each.reachable || sees(each.name, each.name) === true;
-    const status = !up ? "down" : each.state === "draining" ? "draining" : missing.length > 0 ? "partly" : "up";
+    const status = !up ? "down" : each.state === "draining" ? "draining" : lasts(each.name, up && missing.length > 0) ? "partly" : "up";
     const behind = members.reduce((total, from) => total + (view(from.name)?.cluster?.nodes.find((other) => other.name === each.name)?.replicas_behind ?? 0), 0);
     return { ...each, status, missing, behind: up ? behind : 0, since: known && known.status === status ? known.since : Date.now() };
   });
@@ -121,7 +133,8 @@ function picture(cluster, before) {
     for (const b of nodes.slice(at + 1)) {
       const told = [sees(a.name, b.name), sees(b.name, a.name)].filter((each) => each !== undefined);
       const whole = up(a.name) && up(b.name);
-      links.push({ a: a.name, b: b.name, status: !whole ? "down" : told.every(Boolean) ? "up" : told.some(Boolean) ? "half" : "cut" });
+      const apart = lasts(`${a.name} ${b.name}`, whole && !told.every(Boolean));
+      links.push({ a: a.name, b: b.name, status: !whole ? "down" : !apart ? "up" : told.some(Boolean) ? "half" : "cut" });
     }
   }
   const alive = nodes.filter((each) => each.status !== "down").length;

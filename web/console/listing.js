@@ -39,8 +39,10 @@ export class Listing {
   async #load(last) {
     const prefix = this.prefix;
     while (prefix === this.prefix && this.total !== null && this.summaries.length < Math.min(last + 1, this.total)) {
-      const page = await this.#ask({ after: this.summaries.at(-1)?.name, limit: PAGE });
-      if (prefix !== this.prefix) return;
+      const after = this.summaries.at(-1)?.name;
+      const page = await this.#ask({ after, limit: PAGE });
+      // What is asked for next follows what is there now: a refresh may have cut the list meanwhile.
+      if (prefix !== this.prefix || this.summaries.at(-1)?.name !== after) return;
       this.summaries.push(...page.streams);
       if (page.streams.length === 0) this.total = this.summaries.length;
       this.#changed();

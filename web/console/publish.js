@@ -6,6 +6,9 @@ import { Command, html, useState } from "./view.js";
 
 const NAME = "[A-Za-z0-9_\\-][A-Za-z0-9_.\\-]{0,127}";
 
+/** Longer than a node holds a publish while nobody leads the stream. */
+const PATIENCE_MS = 12_000;
+
 export function Publish({ stream }) {
   const [draft, setDraft] = useState({ subject: "", id: "", data: '{"hello": "mesh"}' });
   const [outcome, setOutcome] = useState(null);
@@ -60,11 +63,11 @@ async function publish(stream, draft) {
   headers["Event-Id"] ??= randomId();
   const began = performance.now();
   try {
-    const said = await ask(`${streamPath(stream)}/events`, { method: "POST", headers, body });
+    const said = await ask(`${streamPath(stream)}/events`, { method: "POST", headers, body, patienceMs: PATIENCE_MS });
     const took = Math.max(1, Math.round(performance.now() - began));
     return { tone: "good", text: said.duplicate ? `already there as ${count(said.seq)}` : `stored as ${count(said.seq)} in ${took} ms` };
   } catch (error) {
-    return { tone: "bad", text: error instanceof Refusal ? `${error.status}: ${error.message}` : "no node answers" };
+    return { tone: "bad", text: error instanceof Refusal ? `${error.status}: ${error.message}` : "no node answered in time" };
   }
 }
 

@@ -117,7 +117,7 @@ function Events({ name, info }) {
     if (where === "live") tail.goLive();
     else if (where === "start") tail.goTo("earliest");
     else if (where === "seq" && /^[1-9]\d*$/.test(at)) tail.goTo(Math.min(Number(at), (info?.last_seq ?? 0) + 1));
-    else if (where === "time" && at) tail.goTo(new Date(at).toISOString());
+    else if (where === "time" && !Number.isNaN(Date.parse(at))) tail.goTo(new Date(at).toISOString());
   };
   const choose = (input) => {
     const where = input.target.value;
@@ -145,7 +145,7 @@ function Events({ name, info }) {
       <input class="subject" aria-label="Subject filter" placeholder="Subject: orders.*.created or orders.>" value=${subject} onInput=${(input) => setSubject(input.target.value)} spellcheck="false" />
       <button class="button">Show</button>
     </form>
-    <${Rows} tail=${tail} chosen=${chosen} onChoose=${setChosen} />
+    <${Rows} tail=${tail} first=${info?.first_seq ?? 1} chosen=${chosen} onChoose=${setChosen} />
     ${chosen && html`<${Detail} stream=${name} event=${chosen} onClose=${() => setChosen(null)} />`}
   </section>`;
 }
@@ -173,18 +173,22 @@ function Flow({ tail, info, onLive }) {
     <button type="button" class="main-button" onClick=${resume}>Go live</button>`;
 }
 
-function Rows({ tail, chosen, onChoose }) {
+function Rows({ tail, first: begins, chosen, onChoose }) {
   const box = useRef();
   const [view, setView] = useState({ top: 0, height: 400 });
   const steered = useRef(false);
+  const shift = useRef(tail.shift);
   const rows = tail.events.length;
   const follows = tail.mode === "live";
   // While live, the window's end stays in sight; the rows are computed from there, so that no scroll position has to be read back.
   const top = follows ? Math.max(0, rows * ROW - view.height) : view.top;
   useLayoutEffect(() => {
-    if (!follows || !box.current) return;
+    const shifted = tail.shift - shift.current;
+    shift.current = tail.shift;
+    if (!follows && shifted === 0) return;
     steered.current = true;
-    box.current.scrollTop = rows * ROW;
+    if (follows) box.current.scrollTop = rows * ROW;
+    else box.current.scrollTop += shifted * ROW;
   }, [tail.changes.value, follows, view.height]);
   useEffect(() => {
     const observer = new ResizeObserver(() => setView((old) => ({ ...old, height: box.current?.clientHeight ?? old.height })));
@@ -200,6 +204,7 @@ function Rows({ tail, chosen, onChoose }) {
     }
     if (tail.mode === "live" && !end) tail.pause();
     if (tail.mode === "past" && end) tail.more();
+    if (tail.mode === "past" && scrollTop < ROW * 8) tail.older(begins);
     setView({ top: scrollTop, height: clientHeight });
   };
   const first = Math.max(0, Math.floor(top / ROW) - 2);

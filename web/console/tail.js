@@ -33,6 +33,12 @@ export class Tail {
   error = null;
   /** Whether the end of the stream is what the window ends with. */
   atEnd = false;
+  /** The seq that the window begins at, and the one behind it. */
+  oldest = 1;
+  next = 1;
+  /** Rows added before the first one, less those taken away there: who draws them keeps its place by it. */
+  shift = 0;
+  #asking = false;
   arrived = 0; // events since the window went live, for the rate
   #subscription = null;
   #frame = 0;
@@ -48,7 +54,9 @@ export class Tail {
     await this.#begin(async (mine) => {
       const { last_seq: last, first_seq: first } = await ask(streamPath(this.stream));
       const from = Math.max(1, first, last - BACK + 1);
-      if (mine()) this.#follow(from);
+      if (!mine()) return;
+      this.oldest = from;
+      this.#follow(from);
     });
   }
 
@@ -56,7 +64,9 @@ export class Tail {
   async goTo(from) {
     await this.#begin(async (mine) => {
       const page = await this.#page(from);
-      if (mine()) this.#take(page, "past");
+      if (!mine()) return;
+      this.oldest = page.events[0]?.seq ?? page.next;
+      this.#take(page, "past");
     });
   }
 
@@ -71,6 +81,29 @@ export class Tail {
       this.#take(page, "past");
     } catch (error) {
       if (turn === this.#turn) this.#fail(error);
+    }
+  }
+
+  /** What comes before the window, as far as `first`. */
+  async older(first) {
+    const from = Math.max(first, this.oldest - PAGE);
+    if (this.mode !== "past" || this.#asking || from >= this.oldest) return;
+    const turn = this.#turn;
+    this.#asking = true;
+    try {
+      const page = await this.#page(from);
+      if (turn !== this.#turn || this.mode !== "past") return;
+      const found = page.events.filter((event) => event.seq < this.oldest);
+      this.events.unshift(...found);
+      this.shift += found.length;
+      this.oldest = from;
+      const surplus = this.events.splice(WINDOW_MAX);
+      if (surplus.length > 0) [this.next, this.atEnd] = [surplus[0].seq ?? surplus[0].gap.from, false];
+      this.#changed();
+    } catch (error) {
+      if (turn === this.#turn) this.#fail(error);
+    } finally {
+      this.#asking = false;
     }
   }
 
@@ -97,7 +130,6 @@ export class Tail {
     const turn = ++this.#turn;
     this.#stop("busy");
     this.events = [];
-    this.next = 1;
     this.error = null;
     this.#changed();
     try {
@@ -168,7 +200,11 @@ export class Tail {
   }
 
   #trim() {
-    if (this.events.length > WINDOW_MAX) this.events.splice(0, this.events.length - WINDOW_MAX);
+    const surplus = this.events.length - WINDOW_MAX;
+    if (surplus <= 0) return;
+    this.events.splice(0, surplus);
+    this.shift -= surplus;
+    this.oldest = this.events[0].seq ?? this.events[0].gap.from;
   }
 
   #stop(mode) {
