@@ -154,6 +154,12 @@ function picture(cluster, before) {
 
 // What happened between two pictures.
 
+/** Leaderships that move within this time are one line … */
+const MOVES_MS = 6000;
+/** … and are told when no stream was made or deleted, or a node came or went so shortly before. */
+const UNREST_MS = 15_000;
+let unrest = 0;
+
 function tell(before, now) {
   const told = [];
   const add = (kind, text) => told.push({ at: Date.now(), kind, text });
@@ -161,6 +167,7 @@ function tell(before, now) {
   if (before.silentSince !== null && now.silentSince === null) add("good", "The mesh answers again");
   if (before.quorum && !now.quorum) add("bad", "The quorum is lost: publishes wait for nodes to come back");
   if (!before.quorum && now.quorum) add("good", "There is a quorum again");
+  const moved = [];
   for (const node of now.nodes) {
     const was = before.nodes.find((each) => each.name === node.name);
     if (!was) {
@@ -168,11 +175,9 @@ function tell(before, now) {
       continue;
     }
     if (was.status !== node.status) tellStatus(was, node, add);
-    else if (node.status !== "down" && was.streams_led !== node.streams_led) {
-      const more = node.streams_led - was.streams_led;
-      add("", `${node.name} leads ${plural(node.streams_led, "stream")} (${more > 0 ? "+" : "−"}${Math.abs(more)})`);
-    }
+    else if (node.status !== "down" && was.streams_led !== node.streams_led) moved.push([node, was.streams_led]);
   }
+  if (before.streams === now.streams || Date.now() - unrest < UNREST_MS) moved.forEach(([node, from]) => told.push(tellMoves(node, from)));
   for (const was of before.nodes) {
     if (!now.nodes.some((node) => node.name === was.name)) add("warn", `${was.name} was removed`);
   }
@@ -180,7 +185,18 @@ function tell(before, now) {
   if (told.length > 0) happenings.value = [...told.reverse(), ...happenings.value].slice(0, HAPPENINGS_MAX);
 }
 
+/** In the place of the line about the node that was told a moment ago, if there is one. */
+function tellMoves(node, from) {
+  const earlier = happenings.value.find((each) => each.moves === node.name && Date.now() - each.at < MOVES_MS);
+  if (earlier) happenings.value = happenings.value.filter((each) => each !== earlier);
+  const since = earlier?.from ?? from;
+  const more = node.streams_led - since;
+  const change = more === 0 ? "as before" : more > 0 ? `+${more}` : `−${-more}`;
+  return { at: earlier?.at ?? Date.now(), kind: "", moves: node.name, from: since, text: `${node.name} leads ${plural(node.streams_led, "stream")} (${change})` };
+}
+
 function tellStatus(was, node, add) {
+  unrest = Date.now();
   if (node.status === "down") add("bad", `${node.name} is gone`);
   else if (node.status === "partly") add("warn", `${node.name} cannot be reached by ${node.missing.join(", ")}`);
   else if (node.status === "draining") add("warn", `${node.name} drains`);

@@ -1,7 +1,7 @@
 // The first page: the mesh, how it is, what it carries, what happened, and its streams.
 
 import { NodeCard, drill } from "./actions.js";
-import { happenings, mesh } from "./cluster.js";
+import { happenings, mesh, rates } from "./cluster.js";
 import { clock, lasting, plural, word } from "./format.js";
 import { Mesh, says } from "./mesh.js";
 import { Plots } from "./plots.js";
@@ -21,7 +21,7 @@ export function Overview() {
     </section>
     <div class="column">
       <section class="sheet" aria-labelledby="rates-title">
-        <div class="head"><h2 id="rates-title">What it carries</h2><span class="tally">all nodes, 3 minutes</span></div>
+        <div class="head"><h2 id="rates-title">What it carries</h2><span class="tally">${counting(now)}</span></div>
         <${Plots} />
       </section>
       <section class="sheet happened" aria-labelledby="happened-title">
@@ -31,6 +31,12 @@ export function Overview() {
     </div>
     <${Streams} />
   </main>`;
+}
+
+/** Whose counters the rates are: those of nodes that this page reaches. */
+function counting(now) {
+  const [known, all] = [rates.value?.nodes.size ?? 0, now?.nodes.length ?? 0];
+  return known === 0 ? "" : `${known === all ? (all === 1 ? "one node" : `all ${all} nodes`) : `${known} of ${all} nodes`}, 3 minutes`;
 }
 
 /** How the mesh is, in a sentence and a line. */

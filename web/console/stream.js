@@ -88,7 +88,7 @@ function Settings({ info }) {
   const { replicas, max_age: age, max_bytes: most, max_events: events, discard, dedup_window: dedup, max_event_bytes: event } = info.settings;
   const rows = [
     ["Replicas", replicas],
-    ["Kept for", age ?? "ever"],
+    ["Kept", age ?? "for ever"],
     ["Size at most", most === null ? "unbounded" : bytes(most)],
     ["Events at most", events === null ? "unbounded" : count(events)],
     ["When full", discard === "old" ? "the oldest go" : "new ones are refused"],
