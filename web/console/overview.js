@@ -16,6 +16,7 @@ export function Overview() {
     <section class=${`sheet hero ${now?.silentSince ? "stale" : ""}`} aria-labelledby="state">
       <div class="statement">${statement(now)}</div>
       ${now?.known ? html`<${Mesh} selected=${selected} onSelect=${setSelected} />` : html`<div class="mesh"></div>`}
+      <p class="legend" aria-hidden="true"><span><i class="ring"></i>share of streams led</span><span><i class="diamond"></i>leads the catalog</span><span><i class="dot good"></i>events published</span></p>
       ${node && html`<${NodeCard} node=${node} onClose=${() => setSelected(null)} />`}
       <p class="unseen" aria-live="polite">${now?.known ? now.nodes.map((each) => `${each.name} ${each.status}`).join(", ") : ""}</p>
     </section>

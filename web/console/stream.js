@@ -17,6 +17,9 @@ export function StreamPage({ name }) {
   const [info, setInfo] = useState(null);
   const [failed, setFailed] = useState(null);
   const known = useRef(null);
+  const heading = useRef();
+  // Whoever came by keyboard goes on from here.
+  useEffect(() => heading.current.focus({ preventScroll: true }), []);
   useEvery(
     REFRESH_MS,
     async (ended) => {
@@ -36,7 +39,7 @@ export function StreamPage({ name }) {
   return html`<main class="stream-page">
     <div class="title">
       <a class="back" href="#/" aria-label="Back to the mesh">← Mesh</a>
-      <h1 title=${name}>${name}</h1>
+      <h1 title=${name} tabindex="-1" ref=${heading}>${name}</h1>
       ${info?.settings.description && html`<p class="hush">${info.settings.description}</p>`}
       ${failed && !missing && html`<p class="bad" role="status">No answer: ${failed.message}. Trying again…</p>`}
     </div>
