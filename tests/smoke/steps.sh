@@ -16,7 +16,7 @@ step_tests() {
 # The browser client, with sockets that the tests hold in their hands.
 step_web() {
     local log=$SMOKE/web.log rc=0
-    node --test --test-reporter=tap web/client/*.test.js >"$log" 2>&1 || rc=$?
+    node --test --test-reporter=tap web/client/tests/*.test.js >"$log" 2>&1 || rc=$?
     grep -E '^ *not ok|^# (pass|fail) ' "$log"
     count "$(awk '/^# pass /{n=$3} END{print n+0}' "$log")" "$(awk '/^# fail /{n=$3} END{print n+0}' "$log")"
     ((rc == 0)) || cat "$log"
