@@ -736,7 +736,7 @@ function bytesOf(text) {
 
 /** An address in one form, so that a node is one node: `http://host:port`, with a path where a proxy wants one. */
 function address(url) {
-  const { protocol, href } = new URL(url);
+  const { protocol, href } = new URL(url?.href ?? url);
   if (!/^(https?|wss?):$/.test(protocol)) throw new TypeError(`${href} is not the http address of a node`);
   return href.replace(/^ws/, "http").replace(/[?#].*$/, "").replace(/\/+$/, "");
 }
