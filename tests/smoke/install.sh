@@ -17,7 +17,7 @@ install_missing() {
     install_packages "${packages[@]}"
     (($(node -p 'process.versions.node.split(".")[0]') >= 20)) || die "node $(node --version) is too old: the browser tests need 20 or newer"
     install_python_tools
-    install_npm_packages tests/browser
+    install_npm_packages tests/browser web/client
 }
 
 install_packages() {
