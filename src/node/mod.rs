@@ -16,6 +16,7 @@ mod disk;
 mod door;
 mod error;
 mod failures;
+mod figures;
 mod forwarder;
 mod identity;
 mod leaving;

@@ -2,6 +2,7 @@
 
 use super::catalog::rejected;
 use super::error::{Error, Result};
+use super::metrics::HandOver;
 use super::remote::{self, get_state, method, put_state};
 use super::stream::{Local, Stream};
 use super::types::{Put, ReplicaInfo, ReplicaState, StreamInfo, StreamSummary};
@@ -322,7 +323,7 @@ impl Inner {
                 return Ok(leader);
             }
             let moved = match stream.local() {
-                Some(local) if leader == self.id => self.hand_over(&local, to).await,
+                Some(local) if leader == self.id => self.hand_over(&local, to, HandOver::Asked).await,
                 _ => self.ask_move(stream, leader, to, deadline).await,
             };
             match moved {
@@ -346,13 +347,15 @@ impl Inner {
     }
 
     /// At the leader: hands over to `to`, or to whichever reachable voter is furthest.
-    pub async fn hand_over(&self, local: &Local, to: Option<u64>) -> Result<u64> {
+    pub async fn hand_over(&self, local: &Local, to: Option<u64>, why: HandOver) -> Result<u64> {
         let leadership = local.group.current();
         if leadership.mine.is_none() {
             return Err(Error::NoLeader);
         }
         let to = self.successor(&local.group, to).await?;
-        local.group.transfer_leader(to, MOVE_WAIT).await.map_err(|_| Error::NoLeader)
+        let leader = local.group.transfer_leader(to, MOVE_WAIT).await.map_err(|_| Error::NoLeader)?;
+        self.metrics.handed_over[why as usize].inc();
+        Ok(leader)
     }
 
     /// Who is to take over: the reachable voter that is furthest, or `to`, once it is as good as up to date; one with room on its disk
