@@ -71,16 +71,18 @@ impl Node {
         let node = &self.inner;
         let stream = node.find_stream(name).await?;
         let to = to.map(|to| node.node_id(&to)).transpose()?;
-        if let Some(to) = to
-            && !stream.placement().contains(&to)
-        {
-            return Err(Error::Conflict(format!("node {} holds no replica of {name}", node.node_name(to))));
-        }
+        let before = stream.placement().first().copied();
         // Said first, or the leader to be would hand the leadership back to the one preferred so far.
         if let Some(to) = to {
+            node.check_successor(&stream, to)?;
             node.prefer(&stream, to).await?;
         }
-        let leader = node.move_leader(&stream, to).await?;
+        let moved = node.move_leader(&stream, to).await;
+        if let (Some(before), Err(Error::Conflict(_))) = (before, &moved) {
+            // The leader refused: it is not to follow later what nobody was promised.
+            node.prefer(&stream, before).await?;
+        }
+        let leader = moved?;
         node.prefer(&stream, leader).await?;
         Ok(node.node_name(leader))
     }
@@ -312,6 +314,20 @@ impl Inner {
         let body = remote::encode_number(stream.group);
         let answer = self.mesh.call(id, Lane::Bulk, method::STREAM_STATUS, body, deadline).await;
         Ok(Status::decode(answer.map_err(|_| Error::NoLeader)?)?)
+    }
+
+    /// Refuses a leader to be that cannot take over as far as this node knows; the present leader may know more.
+    fn check_successor(&self, stream: &Stream, to: u64) -> Result<()> {
+        let drains = self.directory.node(to).is_some_and(|node| node.state != NodeState::Active);
+        let leaves = if to == self.id { *self.leaving.borrow() } else { self.is_up(to) && !self.stays(to) };
+        let why = match () {
+            () if !stream.placement().contains(&to) => format!("holds no replica of {}", stream.name),
+            () if drains || leaves => "is leaving".to_owned(),
+            () if !self.is_up(to) => "cannot be reached".to_owned(),
+            () if to == self.id && self.is_out(stream.group) => "has a damaged replica".to_owned(),
+            () => return Ok(()),
+        };
+        Err(Error::Conflict(format!("node {} {why}", self.node_name(to))))
     }
 
     async fn move_leader(&self, stream: &Arc<Stream>, to: Option<u64>) -> Result<u64> {
