@@ -71,16 +71,16 @@ impl Node {
         let node = &self.inner;
         let stream = node.find_stream(name).await?;
         let to = to.map(|to| node.node_id(&to)).transpose()?;
-        let before = stream.placement().first().copied();
+        let before = stream.placement();
         // Said first, or the leader to be would hand the leadership back to the one preferred so far.
         if let Some(to) = to {
             node.check_successor(&stream, to)?;
             node.prefer(&stream, to).await?;
         }
         let moved = node.move_leader(&stream, to).await;
-        if let (Some(before), Err(Error::Conflict(_))) = (before, &moved) {
+        if matches!(moved, Err(Error::Conflict(_))) {
             // The leader refused: it is not to follow later what nobody was promised.
-            node.prefer(&stream, before).await?;
+            node.place_anew(&stream, stream.placement(), before).await?;
         }
         let leader = moved?;
         node.prefer(&stream, leader).await?;
@@ -401,6 +401,14 @@ impl Inner {
             return Ok(());
         }
         let to = [leader].into_iter().chain(from.iter().copied().filter(|id| *id != leader)).collect();
+        self.place_anew(stream, from, to).await
+    }
+
+    /// Changes where the replicas are to be, and which is preferred, if that is as it was.
+    async fn place_anew(&self, stream: &Stream, from: Vec<u64>, to: Vec<u64>) -> Result<()> {
+        if from == to {
+            return Ok(());
+        }
         match self.change_catalog(&Command::SetPlacement { group: stream.group, from, to }).await? {
             Outcome::Rejected(reject) => Err(rejected(reject, stream.name.as_str())),
             _ => Ok(()),

@@ -49,11 +49,12 @@ async fn publishes_at_the_others_outlive_their_leader() {
         acknowledged.extend(publisher.stop().await);
     }
     check_kept(others[0], &orders, acknowledged).await;
-    let by_evidence = others.iter().map(|node| node.inner.groups.elections().by_evidence.load(Relaxed)).sum::<u64>();
-    assert!(by_evidence > 0, "nobody waited for a timeout");
-    let text = others.iter().map(|node| node.metrics_text()).collect::<String>();
+    let won = |node: &&&Node| node.inner.groups.elections().by_evidence.load(Relaxed) > 0;
+    let winner = others.iter().find(won).expect("nobody waited for a timeout");
+    let (won, text) = (winner.inner.groups.elections().by_evidence.load(Relaxed), winner.metrics_text());
+    assert!(text.contains(&format!("evermesh_elections_won_total{{cause=\"evidence\"}} {won}\n")), "{text}");
     for stage in ["verdict", "election"] {
-        let counted = format!("evermesh_failover_stage_seconds_bucket{{stage=\"{stage}\",le=\"+Inf\"}} {by_evidence}\n");
+        let counted = format!("evermesh_failover_stage_seconds_bucket{{stage=\"{stage}\",le=\"+Inf\"}} {won}\n");
         assert!(text.contains(&counted), "{counted}: {text}");
     }
     for node in others {
