@@ -1,12 +1,12 @@
 # The steps of ./test, in the order they run. Each is a function step_NAME that fails when something is wrong.
 
-step_formatting() { "$CARGO" fmt --check; }
+step_formatting() { "$CARGO" fmt --all --check; }
 
-step_clippy() { "$CARGO" clippy --locked --all-targets -- -D warnings; }
+step_clippy() { "$CARGO" clippy --locked --workspace --all-targets -- -D warnings; }
 
 step_tests() {
     local log=$SMOKE/cargo-test.log rc=0
-    "$CARGO" test --locked 2>&1 | tee "$log" || rc=$?
+    "$CARGO" test --locked --workspace 2>&1 | tee "$log" || rc=$?
     # shellcheck disable=SC2046
     count $(awk '/^test result:/ { gsub(/;/, ""); for (i = 1; i < NF; i++) { if ($(i+1) == "passed") p += $i; if ($(i+1) == "failed") f += $i } }
         END { print p + 0, f + 0 }' "$log")
