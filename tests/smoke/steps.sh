@@ -13,15 +13,30 @@ step_tests() {
     return "$rc"
 }
 
-# The browser client, with sockets that the tests hold in their hands.
+# The browser client, with sockets and a clock that the tests hold in their hands; its package, types and weight.
 step_web() {
     local log=$SMOKE/web.log rc=0
     node --test --test-reporter=tap web/client/tests/*.test.js >"$log" 2>&1 || rc=$?
-    grep -E '^ *not ok|^# (pass|fail) ' "$log"
-    count "$(awk '/^# pass /{n=$3} END{print n+0}' "$log")" "$(awk '/^# fail /{n=$3} END{print n+0}' "$log")"
+    grep -E '^ *not ok|^# (pass|fail) |bytes gzipped' "$log"
+    count_tap "$log"
     ((rc == 0)) || cat "$log"
     return "$rc"
 }
+
+# The client in Debian's Chromium and in Node, while every node of a cluster dies once.
+step_browser() { on_kept_data browser browser_tests; }
+
+browser_tests() {
+    local log=$SMOKE/browser.log.tap rc=0
+    # Node 20 has its WebSocket behind this flag, later ones have it anyway.
+    env EVERMESH_NODES="${NODES[*]}" EVERMESH_DATA="$1" EVERMESH="$EVERMESH" node --experimental-websocket --no-warnings --test \
+        --test-reporter=tap --test-reporter-destination="$log" --test-reporter=spec --test-reporter-destination=stdout tests/browser/client.test.js || rc=$?
+    count_tap "$log"
+    return "$rc"
+}
+
+# count_tap FILE: what node's test runner wrote.
+count_tap() { count "$(awk '/^# pass /{n=$3} END{print n+0}' "$1")" "$(awk '/^# fail /{n=$3} END{print n+0}' "$1")"; }
 
 step_build() { "$CARGO" build --locked --release --bin evermesh; }
 
