@@ -1,5 +1,6 @@
 // The browser client in a real Chromium, and in Node. While every node dies once: 10,000 events, none lost, none twice, in order.
-// `./test browser` runs it. CLIENT=FILE takes the client from a file instead of from the nodes, for work on it without a build.
+// `./test browser` runs it. CLIENT=FILE takes the client from a file instead of from the nodes, for work on it without a build; EVERMESH
+// is the binary, BASE_PORT the first port where free ones will not do.
 
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -8,23 +9,23 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { connect } from "../../web/client/evermesh.js";
 import { launch } from "./browser.js";
-import { Cluster, until } from "./cluster.js";
+import { start, until } from "./cluster.js";
 import { serve } from "./serve.js";
-import { Follower } from "./traffic.js";
+import { Follower } from "./failover.js";
 
 const SOURCE = new URL("../../web/client/evermesh.js", import.meta.url);
 const EVENTS = 10000;
 const PER_SECOND = 800;
 const IN_FLIGHT = 64;
-// Three nodes killed, then one stopped as an operator would.
-const ROUNDS = ["kill", "kill", "kill", "stop"];
+// Three nodes killed, then one ended as an operator would.
+const ROUNDS = ["kill", "kill", "kill", "end"];
 const SHARE = EVENTS / ROUNDS.length;
 
-const cluster = Cluster.given();
-let pages, browser, client;
+let cluster, pages, browser, client;
 
 before(async () => {
-  const { CLIENT } = process.env;
+  const { CLIENT, BASE_PORT } = process.env;
+  cluster = await start({ basePort: BASE_PORT && Number(BASE_PORT) });
   pages = await serve(new URL(".", import.meta.url), CLIENT && { "/evermesh.js": await readFile(CLIENT) });
   browser = await launch({ bfcache: true });
   client = `${CLIENT ? pages.url : cluster.urls[0]}/evermesh.js`;
@@ -32,10 +33,38 @@ before(async () => {
 after(async () => {
   await browser?.close();
   await pages?.close();
+  await cluster?.stop();
 });
 
-async function trafficPage() {
-  const page = await browser.page(`${pages.url}/traffic.html?${new URLSearchParams({ client, node: cluster.urls[0] })}`);
+/** A call of one node's API; an answer that is no success is an error. */
+async function call(node, method, path, body) {
+  const answer = await fetch(cluster.urls[node] + path, { method, body: body && JSON.stringify(body), headers: { "Content-Type": "application/json" } });
+  const text = await answer.text();
+  assert.ok(answer.ok, `${method} ${path}: ${answer.status} ${text}`);
+  return JSON.parse(text);
+}
+
+const createStream = (stream) => call(0, "PUT", `/v1/streams/${stream}`, { replicas: 3 });
+const publishN = (stream, n) => call(0, "POST", `/v1/streams/${stream}/events`, { n });
+
+/** Every event of a stream as one node has it. */
+async function eventsOf(node, stream) {
+  const all = [];
+  for (let from = 1; ; ) {
+    const page = await call(node, "GET", `/v1/streams/${stream}/events?from=${from}&limit=1000`);
+    all.push(...page.events);
+    if (page.events.length === 0 || page.next > page.last_seq) return all;
+    from = page.next;
+  }
+}
+
+/** Waits for a condition; an error says what for, and what the pages complained of. */
+function soon(what, condition) {
+  return until(30_000, condition).catch((error) => assert.fail([`${what}: ${error.message}`, ...browser.errors].join("\n")));
+}
+
+async function failoverPage() {
+  const page = await browser.page(`${pages.url}/failover.html?${new URLSearchParams({ client, node: cluster.urls[0] })}`);
   await page.waitForFunction(() => window.traffic);
   return page;
 }
@@ -47,8 +76,8 @@ test("the nodes serve the client of this repository", { skip: process.env.CLIENT
 
 test("every node dies while a page publishes and subscribes", { timeout: 180000 }, async (t) => {
   const stream = "browser-failover";
-  await cluster.createStream(stream);
-  const page = await trafficPage();
+  await createStream(stream);
+  const page = await failoverPage();
   const nodeMesh = connect({ nodes: cluster.urls });
   t.after(() => nodeMesh.close());
   const inNode = new Follower(nodeMesh, stream, { from: "earliest", until: EVENTS });
@@ -60,13 +89,15 @@ test("every node dies while a page publishes and subscribes", { timeout: 180000 
   for (const [round, how] of ROUNDS.entries()) {
     // Half of the round's events come before the node dies, the others while it is away; should it take long, the last ones wait for it.
     await allow((round + 1) * SHARE - 1);
-    await until("half of the round's events are there", async () => (await taken()) >= (round + 0.5) * SHARE);
+    await soon("half of the round's events are there", async () => (await taken()) >= (round + 0.5) * SHARE);
     const used = await page.evaluate(() => window.traffic.mesh.node);
-    const victim = how === "stop" || spared.has(used) ? used : [...spared][0];
+    const victim = how === "end" || spared.has(used) ? used : [...spared][0];
     spared.delete(victim);
-    await cluster[how](victim);
-    await until("events come without it", async () => (await taken()) >= (round + 0.55) * SHARE);
-    await cluster.start(victim);
+    const name = `n${cluster.urls.indexOf(victim) + 1}`;
+    await cluster[how](name);
+    await soon("events come without it", async () => (await taken()) >= (round + 0.55) * SHARE);
+    await cluster.start(name);
+    await cluster.ready();
   }
   await allow(EVENTS);
   const { published, followed, states } = await page.evaluate(async () => {
@@ -81,7 +112,7 @@ test("every node dies while a page publishes and subscribes", { timeout: 180000 
     assert.deepEqual({ taken, lastSeq, wrong, gaps }, { taken: EVENTS, lastSeq: EVENTS, wrong: [], gaps: [] });
   }
   for (const node of cluster.urls.keys()) {
-    const kept = await cluster.events(node, stream);
+    const kept = await eventsOf(node, stream);
     assert.deepEqual(kept.map(({ seq, data }) => [seq, data.n]), Array.from({ length: EVENTS }, (_, i) => [i + 1, i + 1]), `what node ${node + 1} has`);
   }
   // Chromium says in its console that a connection broke; anything else would be a fault.
@@ -112,17 +143,17 @@ function pauses(states) {
 
 test("a page comes back from the back/forward cache and goes on where it was", { timeout: 60000 }, async () => {
   const stream = "browser-bfcache";
-  await cluster.createStream(stream);
-  await cluster.call(0, "POST", `/v1/streams/${stream}/events`, { n: 1 });
-  const page = await trafficPage();
+  await createStream(stream);
+  await publishN(stream, 1);
+  const page = await failoverPage();
   await page.evaluate((stream) => window.traffic.follow(stream, 3), stream);
-  await until("the first event", () => page.evaluate(() => window.traffic.followers[0].report.taken === 1));
+  await soon("the first event", () => page.evaluate(() => window.traffic.followers[0].report.taken === 1));
   await page.goto(`${cluster.urls[1]}/livez`);
-  await cluster.call(0, "POST", `/v1/streams/${stream}/events`, { n: 2 });
+  await publishN(stream, 2);
   // Not `goBack`, which waits for a load that does not happen.
   await page.evaluate(() => void setTimeout(() => history.back()));
-  await until("the page is shown again, as it was", () => page.evaluate(() => window.traffic?.pages === 1).catch(() => false));
-  await cluster.call(0, "POST", `/v1/streams/${stream}/events`, { n: 3 });
+  await soon("the page is shown again, as it was", () => page.evaluate(() => window.traffic?.pages === 1).catch(() => false));
+  await publishN(stream, 3);
   const report = await page.evaluate(() => window.traffic.followers[0].done);
   assert.deepEqual([report.taken, report.wrong, report.resumed], [3, [], 1]);
 });
@@ -134,11 +165,11 @@ test("the first page of docs/browser-client.md does what it says", { timeout: 60
   t.after(() => rm(folder, { recursive: true }));
   const file = join(folder, "page.html");
   await writeFile(file, html.replace("http://127.0.0.1:4701/evermesh.js", client).replaceAll("http://127.0.0.1:4701", cluster.urls[0]));
-  await cluster.createStream("orders");
+  await createStream("orders");
   const page = await browser.page(`file://${file}`);
   await page.click("#order");
   await page.click("#order");
   const items = page.locator("#list li");
-  await until("two events are in the list", async () => (await items.count()) === 2, 10000).catch((error) => assert.fail([error, ...browser.errors].join("\n")));
+  await soon("two events are in the list", async () => (await items.count()) === 2);
   assert.deepEqual((await items.allTextContents()).map((text) => text.slice(0, 9)), ['1: {"at":', '2: {"at":']);
 });

@@ -1,70 +1,65 @@
-// What the failover test does through the client, and how it keeps the books: in a page and in Node, the same code.
+// Events as a small company has them, for pictures and measurements: several streams, each at a rate of its own.
 
-/** Follows a stream to event `until`, which is `{ n: until }`; what it notes is in `report`. Resolves when the last one is there. */
-export class Follower {
-  report = { taken: 0, lastSeq: 0, lastN: 0, wrong: [], gaps: [], resumed: 0, longestPauseMs: 0 };
-  #lastAt = 0;
+const REGIONS = ["eu", "us", "ap"];
+const KINDS = ["created", "paid", "packed", "shipped"];
 
-  /** `work` is awaited for each event, as a handler with something to do would. */
-  constructor(mesh, stream, { until, work = () => {}, ...options }) {
-    const { report } = this;
-    const subscription = mesh.subscribe(stream, options, async ({ seq, data }) => {
-      await work();
-      this.#note(seq, data.n);
-      if (data.n === until) subscription.close();
-    });
-    subscription.on("gap", (gap) => report.gaps.push(gap));
-    subscription.on("subscribed", ({ resumed }) => (report.resumed += resumed));
-    this.done = subscription.ended.then(() => report);
-  }
+export const STREAMS = { orders: 90, "payments.card": 42, "sensors.floor-1": 260, "sensors.floor-2": 180, "web.clicks": 140, audit: 6, "mail.outgoing": 12 };
 
-  #note(seq, n) {
-    const { report } = this;
-    const now = performance.now();
-    if (report.taken > 0) report.longestPauseMs = Math.max(report.longestPauseMs, now - this.#lastAt);
-    this.#lastAt = now;
-    // A new stream: its seqs begin with 1, and so do the numbers.
-    const right = seq === report.lastSeq + 1 && n === report.lastN + 1;
-    if (!right && report.wrong.length < 10) report.wrong.push({ seq, n, after: { seq: report.lastSeq, n: report.lastN } });
-    report.taken += 1;
-    report.lastSeq = seq;
-    report.lastN = n;
-  }
+const pick = (of) => of[Math.floor(Math.random() * of.length)];
+
+export function event(stream, number) {
+  if (stream.startsWith("sensors")) return { subject: `${stream.split(".")[1]}.t${number % 24}`, data: { celsius: Number((18 + 6 * Math.random()).toFixed(2)), battery: 90 - (number % 40) } };
+  if (stream === "web.clicks") return { subject: `shop.${pick(["cart", "home", "search"])}`, data: { session: (number * 7919) % 99991, page: pick(["/", "/cart", "/search?q=mesh"]) } };
+  return { subject: `${stream.split(".")[0]}.${pick(REGIONS)}.${pick(KINDS)}`, data: { order: 10_000 + number, total: Number((5 + Math.random() * 200).toFixed(2)), currency: pick(["EUR", "USD"]) } };
 }
 
-/** Publishes `{ n: 1 }` to `{ n: events }`, `perSecond` and with at most `inFlight` without an answer, none beyond `allowed()`. */
-export async function publish(mesh, stream, { events, perSecond, inFlight, allowed }) {
-  const report = { acknowledged: 0, duplicates: 0, wrong: [], longestMs: 0, heldMs: 0 };
-  const began = performance.now();
-  const underWay = new Set();
-  for (let n = 1; n <= events; n += 1) {
-    while (underWay.size >= inFlight) await Promise.race(underWay);
-    const held = performance.now();
-    while (n > allowed()) await pause(5);
-    report.heldMs += performance.now() - held;
-    const early = began + report.heldMs + (n * 1000) / perSecond - performance.now();
-    if (early > 4) await pause(early);
-    const outcome = one(n).finally(() => underWay.delete(outcome));
-    underWay.add(outcome);
-  }
-  await Promise.all(underWay);
-  return { ...report, ms: performance.now() - began };
-
-  async function one(n) {
-    const from = performance.now();
-    try {
-      const { seq, duplicate } = await mesh.publish(stream, { n });
-      report.acknowledged += 1;
-      report.duplicates += duplicate;
-      report.longestMs = Math.max(report.longestMs, performance.now() - from);
-      // Alone on its stream and in order, the nth event is seq n.
-      if (seq !== n) report.wrong.push(`event ${n} was told to be seq ${seq}`);
-    } catch (error) {
-      report.wrong.push(`event ${n}: ${error.code ?? error}`);
+/** Publishes until the function that it gives is called; through the nodes in turn, whoever answers. */
+export function traffic(urls, rates = STREAMS) {
+  let ended = false;
+  const streams = Object.entries(rates).map(async ([stream, rate], at) => {
+    const everyMs = Math.max(50, 1000 / rate);
+    let number = 0;
+    let due = 0;
+    let last = Date.now();
+    let turn = at;
+    while (!ended) {
+      const now = Date.now();
+      // A tide, so that the lines in the pictures are not straight.
+      due += (rate * (now - last) * (1 + 0.45 * Math.sin(now / 9000 + at) + 0.25 * (Math.random() - 0.5))) / 1000;
+      last = now;
+      const count = Math.min(1000, Math.floor(due));
+      due -= count;
+      if (count > 0) {
+        const events = Array.from({ length: count }, () => event(stream, (number += 1)));
+        const body = JSON.stringify({ events });
+        const headers = { "Content-Type": "application/json" };
+        await fetch(`${urls[turn % urls.length]}/v1/streams/${stream}/batch`, { method: "POST", headers, body, signal: AbortSignal.timeout(12_000) }).then(
+          (answer) => answer.arrayBuffer(),
+          () => (turn += 1),
+        );
+      }
+      await new Promise((next) => setTimeout(next, everyMs));
     }
-  }
+  });
+  return async () => {
+    ended = true;
+    await Promise.all(streams);
+  };
 }
 
-function pause(ms) {
-  return new Promise((done) => setTimeout(done, ms));
+/** Creates `count` streams, 32 at a time. */
+export async function createStreams(urls, count, name = (at) => `site-${String(at).padStart(5, "0")}.readings`) {
+  let next = 0;
+  const worker = async (of) => {
+    while (next < count) {
+      const at = next++;
+      for (let tries = 0; tries < 50; tries += 1) {
+        const answer = await fetch(`${urls[of % urls.length]}/v1/streams/${name(at)}`, { method: "PUT" }).catch(() => null);
+        await answer?.arrayBuffer();
+        if (answer?.ok) break;
+        await new Promise((again) => setTimeout(again, 200));
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: 32 }, (_, of) => worker(of)));
 }
