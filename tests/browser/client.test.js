@@ -9,16 +9,17 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { connect } from "../../web/client/evermesh.js";
 import { launch } from "./browser.js";
-import { start, until } from "./cluster.js";
+import { start } from "./cluster.js";
 import { serve } from "./serve.js";
 import { Follower } from "./failover.js";
+import { until } from "./nodes.js";
 
 const SOURCE = new URL("../../web/client/evermesh.js", import.meta.url);
 const EVENTS = 10000;
 const PER_SECOND = 800;
 const IN_FLIGHT = 64;
-// Three nodes killed, then one ended as an operator would.
-const ROUNDS = ["kill", "kill", "kill", "end"];
+// Three nodes killed, then one stopped as an operator would.
+const ROUNDS = ["kill", "kill", "kill", "stop"];
 const SHARE = EVENTS / ROUNDS.length;
 
 let cluster, pages, browser, client;
@@ -33,34 +34,14 @@ before(async () => {
 after(async () => {
   await browser?.close();
   await pages?.close();
-  await cluster?.stop();
+  await cluster?.end();
 });
 
-/** A call of one node's API; an answer that is no success is an error. */
-async function call(node, method, path, body) {
-  const answer = await fetch(cluster.urls[node] + path, { method, body: body && JSON.stringify(body), headers: { "Content-Type": "application/json" } });
-  const text = await answer.text();
-  assert.ok(answer.ok, `${method} ${path}: ${answer.status} ${text}`);
-  return JSON.parse(text);
-}
+const publishN = (stream, n) => cluster.call(0, "POST", `/v1/streams/${stream}/events`, { n });
 
-const createStream = (stream) => call(0, "PUT", `/v1/streams/${stream}`, { replicas: 3 });
-const publishN = (stream, n) => call(0, "POST", `/v1/streams/${stream}/events`, { n });
-
-/** Every event of a stream as one node has it. */
-async function eventsOf(node, stream) {
-  const all = [];
-  for (let from = 1; ; ) {
-    const page = await call(node, "GET", `/v1/streams/${stream}/events?from=${from}&limit=1000`);
-    all.push(...page.events);
-    if (page.events.length === 0 || page.next > page.last_seq) return all;
-    from = page.next;
-  }
-}
-
-/** Waits for a condition; an error says what for, and what the pages complained of. */
+/** Waits for a condition; an error also says what the pages complained of. */
 function soon(what, condition) {
-  return until(30_000, condition).catch((error) => assert.fail([`${what}: ${error.message}`, ...browser.errors].join("\n")));
+  return until(what, condition, 60_000).catch((error) => assert.fail([error.message, ...browser.errors].join("\n")));
 }
 
 async function failoverPage() {
@@ -74,9 +55,9 @@ test("the nodes serve the client of this repository", { skip: process.env.CLIENT
   assert.ok(served === (await readFile(SOURCE, "utf8")), "the binary is older than web/client: ./test build");
 });
 
-test("every node dies while a page publishes and subscribes", { timeout: 180000 }, async (t) => {
+test("every node dies while a page publishes and subscribes", { timeout: 300000 }, async (t) => {
   const stream = "browser-failover";
-  await createStream(stream);
+  await cluster.createStream(stream);
   const page = await failoverPage();
   const nodeMesh = connect({ nodes: cluster.urls });
   t.after(() => nodeMesh.close());
@@ -91,13 +72,11 @@ test("every node dies while a page publishes and subscribes", { timeout: 180000 
     await allow((round + 1) * SHARE - 1);
     await soon("half of the round's events are there", async () => (await taken()) >= (round + 0.5) * SHARE);
     const used = await page.evaluate(() => window.traffic.mesh.node);
-    const victim = how === "end" || spared.has(used) ? used : [...spared][0];
+    const victim = how === "stop" || spared.has(used) ? used : [...spared][0];
     spared.delete(victim);
-    const name = `n${cluster.urls.indexOf(victim) + 1}`;
-    await cluster[how](name);
+    await cluster[how](victim);
     await soon("events come without it", async () => (await taken()) >= (round + 0.55) * SHARE);
-    await cluster.start(name);
-    await cluster.ready();
+    await cluster.start(victim);
   }
   await allow(EVENTS);
   const { published, followed, states } = await page.evaluate(async () => {
@@ -112,7 +91,7 @@ test("every node dies while a page publishes and subscribes", { timeout: 180000 
     assert.deepEqual({ taken, lastSeq, wrong, gaps }, { taken: EVENTS, lastSeq: EVENTS, wrong: [], gaps: [] });
   }
   for (const node of cluster.urls.keys()) {
-    const kept = await eventsOf(node, stream);
+    const kept = await cluster.events(node, stream);
     assert.deepEqual(kept.map(({ seq, data }) => [seq, data.n]), Array.from({ length: EVENTS }, (_, i) => [i + 1, i + 1]), `what node ${node + 1} has`);
   }
   // Chromium says in its console that a connection broke; anything else would be a fault.
@@ -141,9 +120,9 @@ function pauses(states) {
   return found;
 }
 
-test("a page comes back from the back/forward cache and goes on where it was", { timeout: 60000 }, async () => {
+test("a page comes back from the back/forward cache and goes on where it was", { timeout: 120000 }, async () => {
   const stream = "browser-bfcache";
-  await createStream(stream);
+  await cluster.createStream(stream);
   await publishN(stream, 1);
   const page = await failoverPage();
   await page.evaluate((stream) => window.traffic.follow(stream, 3), stream);
@@ -158,14 +137,14 @@ test("a page comes back from the back/forward cache and goes on where it was", {
   assert.deepEqual([report.taken, report.wrong, report.resumed], [3, [], 1]);
 });
 
-test("the first page of docs/browser-client.md does what it says", { timeout: 60000 }, async (t) => {
+test("the first page of docs/browser-client.md does what it says", { timeout: 120000 }, async (t) => {
   const document = await readFile(new URL("../../docs/browser-client.md", import.meta.url), "utf8");
   const [, html] = document.match(/```html\n([\s\S]*?)```/);
   const folder = await mkdtemp(join(tmpdir(), "evermesh-page-"));
   t.after(() => rm(folder, { recursive: true }));
   const file = join(folder, "page.html");
   await writeFile(file, html.replace("http://127.0.0.1:4701/evermesh.js", client).replaceAll("http://127.0.0.1:4701", cluster.urls[0]));
-  await createStream("orders");
+  await cluster.createStream("orders");
   const page = await browser.page(`file://${file}`);
   await page.click("#order");
   await page.click("#order");
