@@ -59,7 +59,7 @@ export function Streams() {
         <span role="columnheader" class="number">Per second</span><span role="columnheader" class="trend">Last minute</span><span role="columnheader">Leader</span>
         <span role="columnheader">Replicas</span>
       </div>
-      <div class="rows" ref=${box} onScroll=${scrolled} onKeyDown=${(key) => walk(key, box.current)} role="rowgroup" tabindex="-1">
+      <div class="rows" style=${{ height: `min(62vh, ${Math.min(15, rows) * ROW}px)` }} ref=${box} onScroll=${scrolled} onKeyDown=${(key) => walk(key, box.current)} role="rowgroup" tabindex="-1">
         <div class="all" style=${{ height: `${rows * ROW}px` }}>
           ${visible.map((at) => html`<${Row} key=${at} at=${at} stream=${listing.summaries[at]} known=${listing.states.get(listing.summaries[at]?.name)} />`)}
         </div>
