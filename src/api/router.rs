@@ -41,7 +41,7 @@ pub fn documented() -> OpenApiRouter<App> {
         .routes(routes!(console::client))
 }
 
-/// The whole service. The WebSockets are documented in `openapi/websocket.md`: OpenAPI has no words for them.
+/// The whole service. The WebSockets are documented in `docs/websocket.md`: OpenAPI has no words for them.
 pub fn service(app: App) -> Service {
     let (router, _) = documented().split_for_parts();
     let mut router = router

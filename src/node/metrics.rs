@@ -1,6 +1,6 @@
 //! What a node counts, as Prometheus text. Not labelled by stream: ten thousand streams would be ten thousand series.
 
-use super::Inner;
+use super::{Inner, figures};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge, histogram::Histogram};
 use prometheus_client::registry::Registry;
@@ -15,6 +15,8 @@ pub struct Metrics {
     pub read_events: Counter,
     pub replicas_fenced: Counter,
     pub rebuilds_done: Counter,
+    /// By [`HandOver`].
+    pub handed_over: [Counter; HandOver::ALL.len()],
     registry: Mutex<Registry>,
     peers_connected: Gauge,
     nodes: Gauge,
@@ -28,6 +30,24 @@ pub struct Metrics {
     disk_free_bytes: Gauge,
     disk_reserve_bytes: Gauge,
     disk_level: Gauge,
+}
+
+/// Why this node hands a leadership over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandOver {
+    /// It stops.
+    Stop,
+    /// Somebody asked for it.
+    Asked,
+    /// The catalog prefers another replica.
+    Placement,
+    /// Its disk is short of room.
+    Disk,
+}
+
+impl HandOver {
+    pub const ALL: [(HandOver, &str); 4] =
+        [(HandOver::Stop, "stop"), (HandOver::Asked, "asked"), (HandOver::Placement, "placement"), (HandOver::Disk, "disk")];
 }
 
 impl Default for Metrics {
@@ -59,6 +79,7 @@ impl Default for Metrics {
             read_events,
             replicas_fenced,
             rebuilds_done,
+            handed_over: Default::default(),
             peers_connected: gauge("peers_connected", "Peers that this node can reach"),
             nodes: gauge("nodes", "Nodes of the cluster"),
             streams: gauge("streams", "Streams of the cluster"),
@@ -89,13 +110,7 @@ impl Metrics {
         encode(&mut text, &registry).expect("writing to a string does not fail");
         // The encoder's last line says that nothing follows; the other rooms' numbers come before it.
         let mut text = text.trim_end().trim_end_matches("# EOF").to_owned();
-        for (name, value) in node.mesh.counters().list() {
-            counter(&mut text, &format!("mesh_{name}"), "Counted by the peer mesh since the start", value);
-        }
-        elections(&mut text, node);
-        for (name, value) in store_counters(node) {
-            counter(&mut text, &format!("store_{name}"), "Counted by the store since the start", value);
-        }
+        figures::write(&mut text, node);
         text.push_str("# EOF\n");
         text
     }
@@ -126,29 +141,4 @@ impl Metrics {
         let room = node.room.available_permits();
         self.pending_bytes.set(crate::core::limits::PENDING_BYTES_MAX.saturating_sub(room) as i64);
     }
-}
-
-fn counter(text: &mut String, name: &str, help: &str, value: u64) {
-    use std::fmt::Write;
-    let _ = writeln!(text, "# HELP evermesh_{name} {help}.\n# TYPE evermesh_{name} counter\nevermesh_{name}_total {value}");
-}
-
-fn elections(text: &mut String, node: &Inner) {
-    use std::fmt::Write;
-    use std::sync::atomic::Ordering::Relaxed;
-    let seen = node.groups.elections();
-    let causes = [("evidence", &seen.by_evidence), ("transfer", &seen.by_transfer), ("timer", &seen.by_timer)];
-    let _ = writeln!(text, "# HELP evermesh_elections_won Leaderships that replicas of this node came to, by cause.");
-    let _ = writeln!(text, "# TYPE evermesh_elections_won counter");
-    for (cause, count) in causes {
-        let _ = writeln!(text, "evermesh_elections_won_total{{cause=\"{cause}\"}} {}", count.load(Relaxed));
-    }
-    let seconds = seen.last_failover_us.load(Relaxed) as f64 / 1e6;
-    let _ = writeln!(text, "# HELP evermesh_failover_last_seconds From seeing a leader gone to leading in its place, at the newest.");
-    let _ = writeln!(text, "# TYPE evermesh_failover_last_seconds gauge\nevermesh_failover_last_seconds {seconds}");
-}
-
-fn store_counters(node: &Inner) -> Vec<(&'static str, u64)> {
-    let stats = node.store.stats();
-    vec![("commits", stats.commits)]
 }

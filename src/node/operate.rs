@@ -7,6 +7,7 @@ use super::remote::{self, method};
 use super::streams::LAG_OK;
 use super::types::{ClusterInfo, NodeInfo, Readiness};
 use super::{Inner, Node};
+use crate::cluster::Group;
 use crate::cluster::mesh::{Lane, PeerState};
 use crate::core::NodeName;
 use crate::core::catalog::{Command, NodeState, Outcome};
@@ -72,19 +73,19 @@ impl Node {
             let stuck = out.stuck.map(|stuck| format!("; {stuck}")).unwrap_or_default();
             return Readiness::Rebuilding(format!("rebuilding: {}{stuck}", out.why));
         }
-        if node.catalog.current().leader.is_none() {
-            return Readiness::NoQuorum("the catalog has no leader".into());
+        if !node.catalog.get().is_some_and(|group| has_quorum(&group, &node.alive())) {
+            return Readiness::NoQuorum("the catalog has no leader or no majority in reach".into());
         }
         if node.directory.node(node.id).is_none() {
             return Readiness::Starting("waiting for the catalog".into());
         }
-        let (opening, leaderless) = node.unready_streams();
+        let (opening, stuck) = node.unready_streams();
         if opening > 0 {
             return Readiness::Starting(format!("{opening} replicas are opening"));
         }
-        match leaderless {
+        match stuck {
             0 => Readiness::Ready,
-            _ => Readiness::NoQuorum(format!("{leaderless} of the streams held here have no leader")),
+            _ => Readiness::NoQuorum(format!("{stuck} of the streams held here have no leader or no majority in reach")),
         }
     }
 
@@ -132,20 +133,21 @@ impl Inner {
         }
     }
 
-    /// How many replicas that belong here are not open, and how many open ones know no leader.
+    /// How many replicas that belong here are not open, and how many open ones have no quorum.
     fn unready_streams(&self) -> (usize, usize) {
         let catalog = self.directory.read();
+        let alive = self.alive();
         let mine = catalog.streams.values().filter(|record| record.placement.contains(&self.id));
-        mine.fold((0, 0), |(opening, leaderless), record| {
+        mine.fold((0, 0), |(opening, stuck), record| {
             // What is damaged is served by the other replicas.
             if self.is_out(record.group) {
-                return (opening, leaderless);
+                return (opening, stuck);
             }
             let local = self.stream_of_group(record.group).and_then(|stream| stream.local());
-            match local.map(|local| local.group.current().leader) {
-                None => (opening + 1, leaderless),
-                Some(None) => (opening, leaderless + 1),
-                Some(Some(_)) => (opening, leaderless),
+            match local.map(|local| has_quorum(&local.group, &alive)) {
+                None => (opening + 1, stuck),
+                Some(false) => (opening, stuck + 1),
+                Some(true) => (opening, stuck),
             }
         })
     }
@@ -232,4 +234,11 @@ impl Inner {
         }
         (led, held)
     }
+}
+
+/// Whether the group has a leader, and a majority of its voters can be reached. A leader that was left alone goes on calling itself
+/// one, and a follower goes on believing in the last it knew: so the leader alone tells nothing.
+fn has_quorum(group: &Group, alive: &BTreeSet<u64>) -> bool {
+    let voters = group.voters();
+    group.current().leader.is_some() && (voters.is_empty() || voters.intersection(alive).count() > voters.len() / 2)
 }

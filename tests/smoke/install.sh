@@ -11,11 +11,13 @@ install_missing() {
     command -v chromium >/dev/null || packages+=(chromium)
     # The fault harness gives each node a network of its own; without it, it does with less.
     command -v bridge >/dev/null || packages+=(iproute2)
+    # It says whether the unit in deploy/ is right.
+    command -v systemd-analyze >/dev/null || packages+=(systemd)
     python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3 python3-venv)
     install_packages "${packages[@]}"
     (($(node -p 'process.versions.node.split(".")[0]') >= 20)) || die "node $(node --version) is too old: the browser tests need 20 or newer"
     install_python_tools
-    install_npm_packages tests/browser
+    install_npm_packages tests/browser web/client
 }
 
 install_packages() {
