@@ -112,7 +112,7 @@ function lasts(about, disagree) {
 }
 
 function picture(cluster, before) {
-  const members = cluster.nodes.filter((each) => each.state !== "removed");
+  const members = cluster.nodes.filter((each) => each.state !== "removed").sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
   const view = (name) => {
     const found = views.get(name);
     return found && Date.now() - found.at < VIEW_MS_MAX ? found : null;
@@ -125,7 +125,9 @@ function picture(cluster, before) {
     const up = each.reachable || sees(each.name, each.name) === true;
     const status = !up ? "down" : each.state === "draining" ? "draining" : lasts(each.name, up && missing.length > 0) ? "partly" : "up";
     const behind = members.reduce((total, from) => total + (view(from.name)?.cluster?.nodes.find((other) => other.name === each.name)?.replicas_behind ?? 0), 0);
-    return { ...each, status, missing, behind: up ? behind : 0, since: known && known.status === status ? known.since : Date.now() };
+    // What a node leads and holds, it knows best itself.
+    const own = view(each.name)?.cluster?.nodes.find((other) => other.name === each.name) ?? each;
+    return { ...own, reachable: each.reachable, state: each.state, status, missing, behind: up ? behind : 0, since: known && known.status === status ? known.since : Date.now() };
   });
   const up = (name) => nodes.find((each) => each.name === name).status !== "down";
   const links = [];
@@ -142,7 +144,7 @@ function picture(cluster, before) {
     known: true,
     id: cluster.cluster,
     asked: cluster.node,
-    catalogLeader: cluster.catalog_leader,
+    catalogLeader: alive > nodes.length / 2 ? cluster.catalog_leader : null,
     quorum: alive > nodes.length / 2,
     silentSince,
     alive,

@@ -2,8 +2,8 @@
 
 import { NodeCard, drill } from "./actions.js";
 import { happenings, mesh, rates } from "./cluster.js";
-import { clock, lasting, plural, word } from "./format.js";
-import { Mesh, says } from "./mesh.js";
+import { clock, lasting, plural, shorten, word } from "./format.js";
+import { Mesh, says, spotlight } from "./mesh.js";
 import { Plots } from "./plots.js";
 import { Streams } from "./streams.js";
 import { html, useCell, useState } from "./view.js";
@@ -16,7 +16,7 @@ export function Overview() {
     <section class=${`sheet hero ${now?.silentSince ? "stale" : ""}`} aria-labelledby="state">
       <div class="statement">${statement(now)}</div>
       ${now?.known ? html`<${Mesh} selected=${selected} onSelect=${setSelected} />` : html`<div class="mesh"></div>`}
-      <p class="legend" aria-hidden="true"><span><i class="ring"></i>share of streams led</span><span><i class="diamond"></i>leads the catalog</span><span><i class="dot good"></i>events published</span></p>
+      <${Legend} />
       ${node && html`<${NodeCard} node=${node} onClose=${() => setSelected(null)} />`}
       <p class="unseen" aria-live="polite">${now?.known ? now.nodes.map((each) => `${each.name} ${each.status}`).join(", ") : ""}</p>
     </section>
@@ -32,6 +32,16 @@ export function Overview() {
     </div>
     <${Streams} />
   </main>`;
+}
+
+/** What the signs of the picture mean; of a stream that is pointed at, who has it. */
+function Legend() {
+  const stream = useCell(spotlight);
+  if (stream) {
+    const others = stream.replicas.map((each) => each.node).filter((name) => name !== stream.leader);
+    return html`<p class="legend" aria-hidden="true"><span><b>${shorten(stream.name, 48)}</b>${stream.leader ? `led by ${stream.leader}` : "led by nobody"}${others.length > 0 ? `, copied to ${others.join(", ")}` : ""}</span></p>`;
+  }
+  return html`<p class="legend" aria-hidden="true"><span><i class="ring"></i>share of streams led</span><span><i class="diamond"></i>leads the catalog</span><span><i class="dot good"></i>events published</span></p>`;
 }
 
 /** Whose counters the rates are: those of nodes that this page reaches. */
@@ -54,7 +64,7 @@ export function state(now) {
   const all = now.nodes.length;
   const down = now.nodes.filter((each) => each.status === "down");
   const names = (nodes) => nodes.map((each) => each.name).join(", ");
-  if (!now.quorum) return ["bad", "No quorum", `${word(now.alive)} of ${plural(all, "node")} ${now.alive === 1 ? "is" : "are"} left. What was acknowledged is safe; publishes wait for ${names(down)}.`];
+  if (!now.quorum) return ["bad", "No quorum", `${word(now.alive)} of ${plural(all, "node")} ${now.alive === 1 ? "is" : "are"} left. What was acknowledged is safe. Nothing is created or moved, and streams without a majority of their replicas wait, until enough of ${names(down)} are back.`];
   if (down.length > 0) return ["bad", down.length === 1 ? `${down[0].name.length > 24 ? "A node" : down[0].name} is down` : `${word(down.length)} nodes are down`, `The other ${now.alive} carry on, and every acknowledged event is still there.`];
   const of = (status) => now.nodes.filter((each) => each.status === status);
   if (of("partly").length > 0) return ["warn", "Some nodes do not reach each other", of("partly").map((each) => `${each.name} ${says(each)}`).join("; ")];

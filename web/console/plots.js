@@ -23,6 +23,17 @@ export function Plots() {
   </div>`;
 }
 
+/** uPlot, fetched when there is something to draw: the page is there before it. */
+let library = null;
+
+function load() {
+  library ??= new Promise((there, fail) => {
+    document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href: "/console/uplot.css" }));
+    document.head.append(Object.assign(document.createElement("script"), { src: "/console/uplot.js", onload: there, onerror: fail }));
+  });
+  return library;
+}
+
 function Plot({ columns, tones, show, label }) {
   const box = useRef();
   const plot = useRef();
@@ -33,11 +44,15 @@ function Plot({ columns, tones, show, label }) {
     window.addEventListener("themechange", changed);
     return () => window.removeEventListener("themechange", changed);
   }, []);
+  const [ready, setReady] = useState(Boolean(window.uPlot));
   useEffect(() => {
-    if (width === 0 || !window.uPlot) return undefined;
+    load().then(() => setReady(true), () => (library = null));
+  }, []);
+  useEffect(() => {
+    if (width === 0 || !ready) return undefined;
     plot.current = new window.uPlot(options(width, columns, tones, show), data(columns), box.current);
     return () => plot.current.destroy();
-  }, [width, theme]);
+  }, [width, theme, ready]);
   useEffect(() => rates.watch(() => document.hidden || plot.current?.setData(data(columns))), []);
   return html`<div class="canvas" ref=${box} role="img" aria-label=${label}></div>`;
 }

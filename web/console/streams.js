@@ -1,6 +1,6 @@
 // The list of streams: as many rows as are visible, however many streams there are.
 
-import { Listing } from "./listing.js";
+import { Listing, isUnknown } from "./listing.js";
 import { spotlight } from "./mesh.js";
 import { bytes, compact, count, plural } from "./format.js";
 import { Spark } from "./spark.js";
@@ -72,13 +72,14 @@ function Row({ at, stream, known }) {
   const place = { transform: `translateY(${at * ROW}px)` };
   if (!stream) return html`<div class="row" role="row" aria-rowindex=${at + 2} style=${place}><span role="cell" class="hush">…</span></div>`;
   const state = known?.state;
+  const counts = state && !isUnknown(state);
   const leader = state ? state.leader : stream.leader;
   const look = () => (spotlight.value = { name: stream.name, leader, replicas: state?.replicas ?? stream.replicas.map((node) => ({ node })) });
   const leave = () => spotlight.value?.name === stream.name && (spotlight.value = null);
   return html`<div class="row" role="row" aria-rowindex=${at + 2} style=${place} onMouseEnter=${look} onMouseLeave=${leave} onFocusIn=${look} onFocusOut=${leave}>
     <span role="cell" class="name"><a data-row=${at} href=${`#/streams/${encodeURIComponent(stream.name)}`} title=${stream.name}>${stream.name}</a></span>
-    <span role="cell" class="number events">${state ? count(state.events) : "–"}</span>
-    <span role="cell" class="number size">${state ? bytes(state.bytes) : "–"}</span>
+    <span role="cell" class="number events">${counts ? count(state.events) : "–"}</span>
+    <span role="cell" class="number size">${counts ? bytes(state.bytes) : "–"}</span>
     <span role="cell" class="number rate">${known?.rate === null || !known ? "–" : compact(known.rate)}</span>
     <span role="cell" class="trend"><${Spark} values=${known?.history} /></span>
     <span role="cell" class=${`leader ${leader ? "" : "bad"}`} title=${leader ?? ""}>${leader ?? (state ? "none" : "–")}</span>
