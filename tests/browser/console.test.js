@@ -33,7 +33,7 @@ before(async () => {
 
 after(async () => {
   await browser?.close();
-  await cluster?.stop();
+  await cluster?.end();
 });
 
 const publish = (stream, data, subject) =>
@@ -125,13 +125,13 @@ test("a leader is moved after a question that says what happens", async () => {
 test("a node that dies is seen to die, and to come back, also when it is the one that served the page", async () => {
   await page.goto(`${cluster.urls[0]}/#/`);
   await says("h1", "Three nodes, one mesh");
-  await cluster.kill("n1");
+  await cluster.kill(cluster.urls[0]);
   await says("h1", "n1 is down");
   await page.locator('.node.down[data-node="n1"]').waitFor();
   assert.equal(await page.locator(".link.down").count(), 2);
   await says(".feed li", "n1 is gone");
   await says(".rows .leader", /^n[23]$/);
-  await cluster.start("n1");
+  await cluster.start(cluster.urls[0]);
   await says("h1", "Three nodes, one mesh");
   await says(".feed li", "n1 is back");
   assert.equal(await page.locator(".link.up").count(), 3);
