@@ -218,7 +218,8 @@ async function pollMetrics() {
   const total = (key) => known.reduce((all, each) => all + each[key], 0);
   const latency = sum(known.map((each) => each.latency));
   const [median, slow] = [0.5, 0.99].map((share) => quantile(latency, share)).map((seconds) => (seconds === null ? null : seconds * 1000));
-  const all = { published: total("published"), bytes: total("bytes"), read: total("read"), requests: total("requests"), median, slow };
+  const most = (key) => Math.max(...known.map((each) => each[key]));
+  const all = { streams: most("streams"), leaderless: most("leaderless"), published: total("published"), bytes: total("bytes"), read: total("read"), requests: total("requests"), median, slow };
   const columns = { at: Date.now() / 1000, published: all.published, read: all.read, median, slow };
   for (const [name, value] of Object.entries(columns)) {
     history[name].push(value);
@@ -247,6 +248,8 @@ async function pollNodeMetrics({ name, url }) {
     bytes: rate("evermesh_publish_bytes_total"),
     requests: rate("evermesh_publish_requests_total"),
     read: rate("evermesh_read_events_total"),
+    streams: now.samples.get("evermesh_streams") ?? 0,
+    leaderless: now.samples.get("evermesh_streams_without_leader") ?? 0,
     latency: since(now.buckets.get("evermesh_publish_seconds_bucket"), before.buckets.get("evermesh_publish_seconds_bucket")),
   };
 }

@@ -75,8 +75,10 @@ export function state(now) {
   if (full.length > 0) return ["warn", "A disk has little room", `on ${names(full)}.`];
   const behind = now.nodes.filter((each) => each.behind > 0);
   if (behind.length > 0) return ["warn", "Replicas are catching up", `on ${names(behind)}.`];
-  if (all === 1) return ["good", "One node, on its own", `It leads ${plural(now.streams, "stream")}. With two more, a node may die and nothing stops.`];
-  return ["good", `${word(all)} nodes, one mesh`, `Everything is whole: ${now.streams === 0 ? "nothing to lead yet" : `${plural(now.streams, "stream")}, each with a leader`}. Catalog led by ${now.catalogLeader ?? "nobody"}.`];
+  const { streams = now.streams, leaderless = 0 } = rates.value ?? {};
+  if (leaderless > 0) return ["warn", "Leaders are being chosen", `${plural(leaderless, "stream")} ${leaderless === 1 ? "has" : "have"} none at this moment; publishes to them wait.`];
+  if (all === 1) return ["good", "One node, on its own", `It leads ${plural(streams, "stream")}. With two more, a node may die and nothing stops.`];
+  return ["good", `${word(all)} nodes, one mesh`, `Everything is whole: ${streams === 0 ? "nothing to lead yet" : `${plural(streams, "stream")}, each with a leader`}. Catalog led by ${now.catalogLeader ?? "nobody"}.`];
 }
 
 function Happened() {

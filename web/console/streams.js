@@ -93,7 +93,7 @@ function Replicas({ replicas, held }) {
   if (!replicas) return html`<span class="hush">${held.length}</span>`;
   const far = replicas.filter((each) => each.state !== "ok");
   const most = Math.max(0, ...replicas.map((each) => each.lag ?? 0));
-  const note = far.length > 0 ? (far[0].state === "behind" ? `−${compact(most)}` : far[0].state) : "";
+  const note = far.length > 0 ? (far[0].state === "behind" && most > 0 ? `−${compact(most)}` : far[0].state) : "";
   const title = replicas.map((each) => `${each.node}: ${replicaSays(each)}`).join("\n");
   return html`<span class="dots" title=${title}>
     ${replicas.map((each) => html`<i key=${each.node} class=${`dot ${TONES[each.state]} ${each.leader ? "leads" : ""}`}></i>`)}
