@@ -17,7 +17,7 @@ export function Overview() {
       <div class="statement">${statement(now)}</div>
       ${now?.known ? html`<${Mesh} selected=${selected} onSelect=${setSelected} />` : html`<div class="mesh"></div>`}
       <${Legend} />
-      ${node && html`<${NodeCard} node=${node} onClose=${() => setSelected(null)} />`}
+      ${node && html`<${NodeCard} node=${node} aside=${isRight(now.nodes, node) ? "left" : ""} onClose=${() => setSelected(null)} />`}
       <p class="unseen" aria-live="polite">${now?.known ? now.nodes.map((each) => `${each.name} ${each.status}`).join(", ") : ""}</p>
     </section>
     <div class="column">
@@ -32,6 +32,12 @@ export function Overview() {
     </div>
     <${Streams} />
   </main>`;
+}
+
+/** Whether the picture has the node at its right: its card is then at the left. */
+function isRight(nodes, node) {
+  const at = nodes.indexOf(node);
+  return nodes.length === 2 ? at === 1 : at > 0 && at < nodes.length / 2;
 }
 
 /** What the signs of the picture mean; of a stream that is pointed at, who has it. */
