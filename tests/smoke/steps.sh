@@ -24,13 +24,11 @@ step_web() {
     return "$rc"
 }
 
-# The client in Debian's Chromium and in Node, while every node of a cluster dies once.
-step_browser() { on_kept_data browser browser_tests; }
-
-browser_tests() {
-    local log=$SMOKE/browser.log.tap rc=0
+# The client and the console in Debian's Chromium, each on a cluster of its own, one after the other.
+step_browser() {
+    local log=$SMOKE/browser.tap rc=0
     # Node 20 has its WebSocket behind this flag, later ones have it anyway.
-    env EVERMESH_NODES="${NODES[*]}" EVERMESH_DATA="$1" EVERMESH="$EVERMESH" node --experimental-websocket --no-warnings --test \
+    EVERMESH=$EVERMESH node --experimental-websocket --no-warnings --test --test-concurrency=1 \
         --test-reporter=tap --test-reporter-destination="$log" --test-reporter=spec --test-reporter-destination=stdout tests/browser/*.test.js || rc=$?
     count_tap "$log"
     return "$rc"
