@@ -108,7 +108,7 @@ params! {
         /// Only streams behind this name: `next` of the answer before.
         #[param(required = false, nullable = false)]
         after: Option<String>,
-        /// Whether each stream comes with its `state`; then `limit` is at most 100.
+        /// Whether each stream comes with its `state`, as its leader says, or without one a replica. Such a page has at most 100 streams.
         #[param(required = false, nullable = false, default = false)]
         state: Option<bool>,
     }

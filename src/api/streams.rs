@@ -53,8 +53,7 @@ pub async fn put_stream(
 
 /// List streams
 ///
-/// In order of name. `next` of one answer is `after` of the next request. `state=true` asks the leaders of all the streams of the page at
-/// once how they are; one that has no leader is shown as a replica knows it.
+/// In order of name. `next` of one answer is `after` of the next request.
 #[utoipa::path(
     get, path = "/v1/streams", operation_id = "listStreams", tag = "streams", params(ListQuery),
     responses((status = 200, description = "Streams in order of name", body = wire::StreamList), ListProblems),
@@ -63,8 +62,8 @@ pub async fn list_streams(mut query: Query, Ready(node): Ready) -> Result {
     let prefix = query.take("prefix")?.unwrap_or_default();
     let after = query.take("after")?;
     let state = query.parse("state", "true or false", |text| text.parse().ok())?.unwrap_or(false);
-    let most = if state { limits::LIST_STATES_MAX } else { limits::LIST_MAX };
-    let limit = query.number("limit", 1, most as u64)?.unwrap_or(limits::PAGE_EVENTS as u64) as usize;
+    let limit = query.number("limit", 1, limits::LIST_MAX as u64)?.unwrap_or(limits::PAGE_EVENTS as u64) as usize;
+    let limit = if state { limit.min(limits::LIST_STATES_MAX) } else { limit };
     query.end()?;
     // One more than asked for tells whether there are more.
     let mut streams = node.list_streams(&prefix, after.as_deref(), limit + 1).await?;

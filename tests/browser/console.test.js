@@ -48,6 +48,7 @@ const says = (selector, text) => page.locator(selector, { hasText: text }).first
 test("an empty cluster says how to begin, and the first event is published from the page", async () => {
   await page.goto(cluster.urls[0]);
   await says("h1", "Three nodes, one mesh");
+  await page.locator(".canvas .u-over").first().waitFor();
   await page.getByRole("button", { name: "Publish the first event" }).click();
   await says("h1", "hello");
   await says(".line .data", '{"hello":"mesh"}');

@@ -1,5 +1,5 @@
 // Pictures of the console in every state, to be looked at: `node screenshots.js FOLDER [STATE…]`. $EVERMESH is the binary; with $PROXY
-// the pages come from there instead of from the nodes, while somebody works on them.
+// the pages come from there instead of from the nodes, while somebody works on them. ONLY=REGEX makes some of a state's pictures.
 
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -18,6 +18,7 @@ const pause = (ms) => new Promise((go) => setTimeout(go, ms));
 /** Pictures of one page: name -> { path, colorScheme, viewport, act }. */
 async function shoot(url, pictures) {
   for (const [name, { path = "/", colorScheme = "light", viewport = DESKTOP, settleMs = 2500, act, fullPage = false }] of Object.entries(pictures)) {
+    if (process.env.ONLY && !new RegExp(process.env.ONLY).test(name)) continue;
     const browser = await launch({ viewport, colorScheme, deviceScaleFactor: Number(process.env.SCALE ?? 1), isMobile: viewport === PHONE, hasTouch: viewport === PHONE });
     const page = await browser.page();
     await page.goto(url + path);
