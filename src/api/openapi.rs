@@ -108,6 +108,9 @@ params! {
         /// Only streams behind this name: `next` of the answer before.
         #[param(required = false, nullable = false)]
         after: Option<String>,
+        /// Whether each stream comes with its `state`; then `limit` is at most 100.
+        #[param(required = false, nullable = false, default = false)]
+        state: Option<bool>,
     }
     PublishQuery(Query) {
         /// The event's subject; the header `Event-Subject` says the same, and the parameter wins.

@@ -48,6 +48,7 @@ pub fn service(app: App) -> Service {
         .route("/v1/streams/{stream}/ws", get(socket::single::open))
         .route("/v1/ws", get(socket::many::open))
         .route("/docs/rapidoc-min.js", get(docs::script))
+        .route("/console/{file}", get(console::file))
         .fallback(edge::route_not_found)
         .method_not_allowed_fallback(edge::method_not_allowed)
         .layer(CatchPanicLayer::custom(edge::panicked));

@@ -4,6 +4,7 @@ use super::catalog::rejected;
 use super::error::{Error, Result};
 use super::lifecycle::CATALOG;
 use super::remote::{self, method};
+use super::streams::LAG_OK;
 use super::types::{ClusterInfo, NodeInfo, Readiness};
 use super::{Inner, Node};
 use crate::cluster::Group;
@@ -167,7 +168,9 @@ impl Inner {
     /// The same with what each node leads and holds: a look at all streams.
     fn counted(&self, mut nodes: Vec<NodeInfo>) -> Vec<NodeInfo> {
         let (led, held) = self.counts();
+        let behind = self.behind();
         for node in &mut nodes {
+            node.replicas_behind = behind.get(&node.id).copied().unwrap_or(0);
             node.streams_led = led.get(&node.id).copied().unwrap_or(0);
             node.streams_held = held.get(&node.id).copied().unwrap_or(0);
         }
@@ -192,12 +195,24 @@ impl Inner {
             disk: self.disk.level(node.id),
             replicas_damaged: health(node.id).0,
             replicas_rebuilding: health(node.id).1,
+            replicas_behind: 0,
             id: node.id,
             name: node.name,
             url: node.url,
             state: node.state,
         });
         info.collect()
+    }
+
+    /// Replicas that are behind in the streams led here, by node.
+    fn behind(&self) -> BTreeMap<u64, u64> {
+        let mut behind = BTreeMap::new();
+        for group in self.groups.all().iter().filter(|group| group.id() != CATALOG) {
+            for id in group.behind(LAG_OK) {
+                *behind.entry(id).or_default() += 1;
+            }
+        }
+        behind
     }
 
     /// Streams led and held, by node. Of a stream without a replica here the preferred leader is taken for the leader.
