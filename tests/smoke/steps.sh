@@ -47,6 +47,7 @@ documents() {
     python3 tests/smoke/documents/run.py "$EVERMESH" "$folder" "${NODES[@]}" || rc=1
     python3 tests/smoke/documents/check.py "$EVERMESH" "${NODES[0]}" || rc=1
     check_unit "$folder" || rc=1
+    check_container_file "$folder/context" || rc=1
     return "$rc"
 }
 
@@ -54,6 +55,15 @@ documents() {
 check_unit() {
     sed "s|/usr/local/bin/evermesh|$EVERMESH|" deploy/evermesh.service >"$1/evermesh.service"
     systemd-analyze verify "$1/evermesh.service" && say "systemd takes the unit"
+}
+
+# What the container file copies is a project that cargo understands. (Building the image needs a registry, and is not done here.)
+check_container_file() {
+    local path
+    for path in $(sed -n 's/^COPY \([^-].*\) [^ ]*$/\1/p' deploy/Containerfile); do
+        mkdir -p "$(dirname "$1/$path")" && cp -r "$path" "$1/$path" || return
+    done
+    (cd "$1" && "$CARGO" metadata --no-deps --offline --locked --format-version 1 >/dev/null) && say "cargo takes what the container file copies"
 }
 
 # A cluster of its own: schemathesis creates, purges and deletes what it likes. The two calls that take a node away for good are
