@@ -17,12 +17,13 @@ pub mod verify;
 
 pub use cluster::{Cluster, Disk, Node, NodeState};
 pub use event::{Event, encode_event, is_json_type};
-pub use page::{Gap, Page, encode_gap_line, encode_page};
+pub use page::{Gap, Page, SseGap, encode_gap_line, encode_page};
 pub use problem::{Code, Problem};
 pub use publish::{BatchAnswer, BatchEvent, BatchRequest, PublishAnswer};
 pub use start::Start;
 pub use stream::{
-    Leader, LeaderRequest, Purge, Purged, Replica, ReplicaState, Stream, StreamList, StreamSettings, StreamSettingsPatch, StreamState, StreamSummary,
+    Leader, LeaderRequest, Purge, Purged, Replica, ReplicaState, Stream, StreamList, StreamSettings, StreamSettingsPatch, StreamState,
+    StreamSummary,
 };
 pub use time::{Span, Timestamp};
 pub use verify::{Agreement, ReplicaCheck, Reread, Verification, VerifyRequest};
