@@ -79,6 +79,8 @@ pub async fn list_streams(mut query: Query, Ready(node): Ready) -> Result {
 }
 
 /// Show a stream
+///
+/// Its settings and its state: first and last seq, size, leader, and each replica with how far it is behind.
 #[utoipa::path(
     get, path = "/v1/streams/{stream}", operation_id = "getStream", tag = "streams", params(StreamPath),
     responses((status = 200, description = "Settings and state", body = wire::Stream), StreamProblems),
@@ -89,6 +91,8 @@ pub async fn get_stream(Stream(stream): Stream, query: Query, Ready(node): Ready
 }
 
 /// Delete a stream and its events
+///
+/// All of its events are gone for good, on every replica. A stream that is made under the same name later begins at seq 1.
 #[utoipa::path(
     delete, path = "/v1/streams/{stream}", operation_id = "deleteStream", tag = "streams", params(StreamPath),
     responses((status = 204, description = "Deleted"), StreamProblems),
@@ -100,6 +104,8 @@ pub async fn delete_stream(Stream(stream): Stream, query: Query, Ready(node): Re
 }
 
 /// Remove events of a stream
+///
+/// Those before a seq, all but the last so many, or those whose subject a filter takes. Seqs stay as they are: readers are told of the gap.
 #[utoipa::path(
     post, path = "/v1/streams/{stream}/purge", operation_id = "purgeStream", tag = "streams", params(StreamPath),
     request_body(content = wire::Purge, description = "What to remove"),

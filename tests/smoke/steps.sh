@@ -76,6 +76,18 @@ step_contract() {
         tests/smoke/still-well.sh "${NODES[@]}"
 }
 
+# The OpenAPI and the AsyncAPI document, by the rules of their own linters.
+step_documents() { node tests/lint/lint.js; }
+
+# Every example of examples/clients, through a proxy that loses answers and cuts connections.
+step_clients() {
+    local log=$SMOKE/clients.log rc=0
+    start_cluster clients || return
+    tests/clients/run.sh "${NODES[@]}" 2>&1 | tee "$log" || rc=$?
+    count "$(grep -c '^ok ' "$log")" "$(grep -c '^not ok ' "$log")"
+    return "$rc"
+}
+
 step_load() {
     start_cluster load || return
     local IFS=,
