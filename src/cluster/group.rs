@@ -1,16 +1,17 @@
 //! One Raft group on this node: proposing, leadership, membership, and its life from opening to closing.
 
+use super::elections::{Called, Elections};
 use super::evidence::{Standing, Voters};
-use super::groups::Elections;
+use super::leadership::{Herald, Leadership, changed_within};
 use super::machine::{Fold, Folded};
 use super::network::Factory;
-use super::types::{EntryPayload, LeaderId, Payload, Raft, Response, TransferRequest, TypeConfig, Vote};
+use super::types::{EntryPayload, LeaderId, Payload, Raft, Response, TransferRequest, TypeConfig};
 use super::{log::Log, mesh::Mesh};
 use crate::store;
 use bytes::Bytes;
 use futures_util::{FutureExt, future, future::Either};
 use openraft::{
-    Config, ReadPolicy, ServerState, SnapshotPolicy,
+    Config, ReadPolicy, SnapshotPolicy,
     async_runtime::WatchReceiver,
     errors::{ClientWriteError, Fatal, InitializeError, RaftError},
     impls::{EmptyNode, ProgressResponder},
@@ -18,12 +19,12 @@ use openraft::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 
 /// Timers of a group, in milliseconds.
@@ -43,50 +44,6 @@ impl Default for Timers {
     }
 }
 
-/// Who leads a group, as this node knows it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Leadership {
-    pub leader: Option<u64>,
-    pub term: u64,
-    /// Set while this node leads: what a proposal is bound to.
-    pub mine: Option<LeaderId>,
-}
-
-/// Waits until the leadership is another one than `seen`, at most for `pause`.
-pub async fn changed_within(mut leadership: watch::Receiver<Leadership>, seen: Leadership, pause: Duration) {
-    let ended = matches!(timeout(pause, leadership.wait_for(|now| *now != seen)).await, Ok(Err(_)));
-    if ended {
-        // Nothing will change any more: whoever tries on does not spin.
-        sleep(pause).await;
-    }
-}
-
-/// Why a replica became the leader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// A majority saw the leader before gone.
-    Evidence,
-    /// The leader before handed over.
-    Transfer,
-    /// Nothing had come from a leader for too long.
-    Timer,
-}
-
-/// A replica of this node leads now.
-#[derive(Clone, Copy, Debug)]
-pub struct Elected {
-    pub group: u64,
-    pub term: u64,
-    pub cause: Cause,
-    /// Since the leader before was seen gone.
-    pub took: Option<Duration>,
-}
-
-/// An election that was called for, and since when its cause was known.
-type Called = Arc<Mutex<Option<(Cause, Instant)>>>;
-
-/// A call is the cause of an election that is won so soon after it.
-const CALL_COUNTS: Duration = Duration::from_secs(2);
 /// Longest wait for what a group has in its queue.
 const STANDING_WAIT: Duration = Duration::from_millis(200);
 
@@ -278,7 +235,7 @@ impl Group {
     pub(super) fn stand(&self, standing: Standing, since: Instant) {
         let group = self.clone();
         tokio::spawn(async move {
-            group.call(Cause::Evidence, since);
+            group.inner.called.verdict(since);
             let request = TransferRequest::new(standing.vote, group.inner.node, standing.last);
             if let Ok(Err(error)) = group.inner.raft.handle_transfer_leader(request).await {
                 tracing::debug!(group = group.inner.id, %error, "this replica could not stand for election");
@@ -289,12 +246,8 @@ impl Group {
     /// A leader hands over.
     pub(super) fn expect_transfer(&self, request: &TransferRequest) {
         if *request.to_node_id() == self.inner.node {
-            self.call(Cause::Transfer, Instant::now());
+            self.inner.called.transfer();
         }
-    }
-
-    fn call(&self, cause: Cause, since: Instant) {
-        *self.inner.called.lock().expect("nobody panics while holding it") = Some((cause, since));
     }
 
     /// Makes these the first members. Harmless where the group has a log already.
@@ -394,6 +347,19 @@ impl Group {
         members.map(|(id, _)| (*id, Progress { voter: voters.contains(id), lag: lag(id) })).collect()
     }
 
+    /// At the leader: the others that are more than so many entries behind, or were not heard of.
+    pub fn behind(&self, lag_max: u64) -> Vec<u64> {
+        let watched = self.inner.raft.metrics();
+        let metrics = watched.borrow_watched();
+        let last = metrics.last_log_index.map_or(0, |index| index + 1);
+        let others = metrics.replication.iter().flatten().filter(|(id, _)| **id != self.inner.node);
+        let far = others.filter(|(_, matched)| {
+            let matched = matched.as_ref().map_or(0, |log_id| log_id.index() + 1);
+            last.saturating_sub(matched) > lag_max
+        });
+        far.map(|(id, _)| *id).collect()
+    }
+
     /// Whether the members are exactly these, all of them voters, and no change is under way.
     pub fn members_are(&self, wanted: &BTreeSet<u64>) -> bool {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
@@ -469,65 +435,4 @@ async fn end_quiet(raft: Raft, until: u64) {
     if reached.is_ok() {
         raft.runtime_config().elect(true);
     }
-}
-
-/// Follows openraft's own state: publishes who leads, and reports a group that ended by itself.
-struct Herald {
-    group: u64,
-    opening: u64,
-    node: u64,
-    ended: mpsc::Sender<Ended>,
-    elections: Elections,
-    called: Called,
-}
-
-impl Herald {
-    fn watch(self, raft: &Raft) -> watch::Receiver<Leadership> {
-        let (sender, receiver) = watch::channel(Leadership::default());
-        let mut server = raft.server_metrics();
-        let raft = raft.clone();
-        tokio::spawn(async move {
-            let opened_in = server.borrow_watched().vote.leader_id.term.max(1);
-            loop {
-                let now = {
-                    let metrics = server.borrow_watched();
-                    leadership(self.node, metrics.state, metrics.current_leader, &metrics.vote)
-                };
-                let mut before = now;
-                sender.send_if_modified(|old| {
-                    before = std::mem::replace(old, now);
-                    before != now
-                });
-                // Who goes on with the term of before its restart was not elected, and the first leader of a group is no news.
-                if before.mine.is_none() && now.mine.is_some() && now.term > opened_in {
-                    self.tell_elected(now);
-                }
-                if server.changed().await.is_err() {
-                    break;
-                }
-            }
-            sender.send_replace(Leadership::default());
-            let ended = raft.metrics().borrow_watched().running_state.clone();
-            if let Err(fatal) = ended
-                && !matches!(fatal, Fatal::Stopped)
-            {
-                // Whoever receives never waits for a group; a node that is gone needs no word of it.
-                let _ = self.ended.send(Ended { group: self.group, opening: self.opening, why: fatal.to_string() }).await;
-            }
-        });
-        receiver
-    }
-
-    fn tell_elected(&self, now: Leadership) {
-        let called = self.called.lock().expect("nobody panics while holding it").take();
-        let called = called.filter(|(_, since)| since.elapsed() < CALL_COUNTS);
-        let (cause, since) = called.map_or((Cause::Timer, None), |(cause, since)| (cause, Some(since)));
-        let took = since.filter(|_| cause == Cause::Evidence).map(|since| since.elapsed());
-        self.elections.tell(Elected { group: self.group, term: now.term, cause, took });
-    }
-}
-
-fn leadership(node: u64, state: ServerState, leader: Option<u64>, vote: &Vote) -> Leadership {
-    let mine = (state == ServerState::Leader && vote.committed && vote.leader_id.node_id == node).then_some(vote.leader_id);
-    Leadership { leader, term: vote.leader_id.term, mine }
 }

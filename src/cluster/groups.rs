@@ -1,8 +1,9 @@
 //! Every open group of this node, and the way of the peers' messages into them.
 
+use super::elections::{Elected, Elections, ElectionsSeen};
 use super::encoding;
 use super::evidence::{self, Heard};
-use super::group::{Cause, Elected, Ended, Failure, Group, Open, Timers};
+use super::group::{Ended, Failure, Group, Open, Timers};
 use super::machine::Fold;
 use super::mesh::{Mesh, Peer, Reply};
 use super::network::method;
@@ -59,51 +60,6 @@ struct Inner {
     heard: Mutex<Option<mpsc::Receiver<Heard>>>,
 }
 
-/// Where groups tell that they lead.
-#[derive(Clone)]
-pub struct Elections {
-    seen: Arc<ElectionsSeen>,
-    news: broadcast::Sender<Elected>,
-}
-
-impl Default for Elections {
-    fn default() -> Elections {
-        Elections { seen: Arc::default(), news: broadcast::Sender::new(limits::ELECTIONS_WAITING_MAX) }
-    }
-}
-
-impl Elections {
-    pub(super) fn tell(&self, elected: Elected) {
-        self.seen.count(&elected);
-        // Nobody has to listen.
-        let _ = self.news.send(elected);
-    }
-}
-
-/// Elections that this node won since its start, by cause, and how long the newest failover took it.
-#[derive(Debug, Default)]
-pub struct ElectionsSeen {
-    pub by_evidence: AtomicU64,
-    pub by_transfer: AtomicU64,
-    pub by_timer: AtomicU64,
-    /// Microseconds from seeing a leader gone to leading in its place, of the newest election by evidence.
-    pub last_failover_us: AtomicU64,
-}
-
-impl ElectionsSeen {
-    fn count(&self, elected: &Elected) {
-        let counter = match elected.cause {
-            Cause::Evidence => &self.by_evidence,
-            Cause::Transfer => &self.by_transfer,
-            Cause::Timer => &self.by_timer,
-        };
-        counter.fetch_add(1, Relaxed);
-        if let Some(took) = elected.took {
-            self.last_failover_us.store(took.as_micros() as u64, Relaxed);
-        }
-    }
-}
-
 impl Groups {
     /// Groups that end by themselves are told to `ended`.
     pub fn new(store: Store, timers: Timers, ended: mpsc::Sender<Ended>) -> Groups {
@@ -131,11 +87,11 @@ impl Groups {
 
     /// Told whenever a replica of this node becomes a leader.
     pub fn elected(&self) -> broadcast::Receiver<Elected> {
-        self.inner.elections.news.subscribe()
+        self.inner.elections.news()
     }
 
     pub fn elections(&self) -> &ElectionsSeen {
-        &self.inner.elections.seen
+        self.inner.elections.seen()
     }
 
     /// Groups and mesh know each other: this closes the circle, once, before any group is opened.

@@ -2,14 +2,16 @@
 //!
 //! A message's way: `mesh` (one authenticated connection a peer pair and lane) → `groups` (which group) → openraft's core →
 //! `log` (the store) and `machine` (the fold of the room above, and the rolling hash of `chain`). `network` is the way out, `encoding`
-//! the bytes on it. `evidence` makes a lost peer's groups elect at once.
+//! the bytes on it. `evidence` makes a lost peer's groups elect at once; `leadership` follows who leads, `elections` counts.
 //! This room may touch `core` and `store`. It knows nothing of events: a command is bytes to it.
 
 mod chain;
+mod elections;
 pub mod encoding;
 mod evidence;
 mod group;
 mod groups;
+mod leadership;
 mod log;
 mod machine;
 mod members;
@@ -21,9 +23,11 @@ mod types;
 mod tests;
 
 pub use chain::Point;
+pub use elections::{Cause, Elected, ElectionsSeen, STAGE_BOUNDS_MS, Times};
 pub use encoding::encode_followed_vote;
-pub use group::{Cause, Checked, Commands, Elected, Ended, Failure, Group, Leadership, NotProposed, Progress, Timers, changed_within};
-pub use groups::{ElectionsSeen, Groups, refusal};
+pub use group::{Checked, Commands, Ended, Failure, Group, NotProposed, Progress, Timers};
+pub use groups::{Groups, refusal};
+pub use leadership::{Leadership, changed_within};
 pub use machine::{Fold, Folded};
 pub use members::{CountedOut, NotOut};
 pub use network::method;

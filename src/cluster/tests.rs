@@ -1,8 +1,9 @@
 //! openraft's own suite over our log storage and state machine, on real files; and what a group must not do when it opens.
 
+use super::elections::Elections;
 use super::encoding;
-use super::group::{Group, Leadership, NotProposed, Open, Timers, changed_within};
-use super::groups::Elections;
+use super::group::{Group, NotProposed, Open, Timers};
+use super::leadership::{Leadership, changed_within};
 use super::log::Log;
 use super::machine::{Fold, Folded};
 use super::mesh::{Handler, Identity, Mesh, Options as MeshOptions, Peer, Reply, Secret};

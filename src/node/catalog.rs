@@ -113,7 +113,7 @@ impl Inner {
         }
     }
 
-    async fn ask_read_index(&self, leader: u64, group: u64, deadline: Instant) -> Option<u64> {
+    pub async fn ask_read_index(&self, leader: u64, group: u64, deadline: Instant) -> Option<u64> {
         let body = remote::encode_number(group);
         let deadline = deadline.min(Instant::now() + Duration::from_secs(2));
         let answer = self.mesh.call(leader, Lane::Bulk, method::READ_INDEX, body, deadline).await.ok()?;

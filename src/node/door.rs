@@ -4,6 +4,7 @@ use super::Inner;
 use super::catalog::encode_answer;
 use super::error::Error;
 use super::membership;
+use super::metrics::HandOver;
 use super::proposer::Sink;
 use super::purge::purge_here;
 use super::remote::{self, Forward, ReadChunk, method, refusal};
@@ -148,7 +149,7 @@ async fn move_leader(node: &Inner, body: Bytes) -> Answer {
     let mut r = remote::reader("a leader transfer", body)?;
     let (group, to) = (r.u64()?, r.u64()?);
     let local = node.stream_of_group(group).and_then(|stream| stream.local()).ok_or(Error::NoLeader)?;
-    let leader = node.hand_over(&local, (to != 0).then_some(to)).await?;
+    let leader = node.hand_over(&local, (to != 0).then_some(to), HandOver::Asked).await?;
     Ok(remote::encode_number(leader))
 }
 

@@ -4,19 +4,23 @@
 //! broke) it is sent again, under the same counter, to the next leader: the stream's machine knows the counters that it has seen. While
 //! nobody leads, requests wait here, bounded in number and bytes and by their deadlines.
 
-use super::Inner;
 use super::error::{Error, Result};
 use super::proposer::{Failure, Sink};
 use super::remote::{self, Forward, method, refusal};
 use super::stream::Stream;
 use super::types::Published;
+use super::{Inner, lost};
 use crate::cluster::Leadership;
 use crate::cluster::mesh::{CallError, Lane, code};
 use crate::core::batch::{Origin, RequestHead, encode_request};
 use crate::core::machine::{Outcome, Reject};
 use crate::core::{NewEvent, limits};
 use bytes::Bytes;
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
+use futures_util::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, OptionFuture, Shared},
+    stream::FuturesOrdered,
+};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -128,6 +132,8 @@ impl Task {
         // While set: until then, or until somebody else leads, sending would be in vain.
         let mut paused: Option<(Instant, Leadership)> = None;
         let mut deadline = far();
+        // While nobody takes what waits: resolves when nobody can, to what is then said of it.
+        let mut lost: Option<Shared<BoxFuture<'static, Error>>> = None;
         loop {
             let (Some(node), Some(stream)) = (self.node.upgrade(), self.stream.upgrade()) else { return };
             let mut leadership = stream.leadership();
@@ -141,12 +147,20 @@ impl Task {
                     None => paused = Some((self.pause(), now)),
                 }
             }
+            if self.pending.is_empty() {
+                lost = None;
+            } else if paused.is_some() {
+                lost.get_or_insert_with(|| lost::until_lost(self.node.clone(), stream.group).boxed().shared());
+            }
             drop((node, stream));
             let retry_at = paused.map(|(until, _)| until);
             tokio::select! {
                 biased;
                 Some((counters, answer)) = calls.next(), if !calls.is_empty() => match answer {
-                    Ok(outcomes) => self.settle(counters, outcomes),
+                    Ok(outcomes) => {
+                        lost = None;
+                        self.settle(counters, outcomes);
+                    }
                     Err(failure) => {
                         calls = Calls::new();
                         self.start_again(&counters, failure);
@@ -169,6 +183,7 @@ impl Task {
                 Ok(()) = leadership.changed(), if retry_at.is_some() => (),
                 _ = tokio::time::sleep_until(retry_at.unwrap_or(deadline)), if retry_at.is_some() => (),
                 _ = tokio::time::sleep_until(deadline), if !self.pending.is_empty() => (),
+                Some(why) = OptionFuture::from(lost.clone()), if paused.is_some() && self.has_waiting() => self.give_up(&why),
             }
             if Instant::now() >= deadline {
                 deadline = self.expire();
@@ -178,6 +193,10 @@ impl Task {
 
     fn has_unsent(&self) -> bool {
         self.pending.range(self.unsent..).next().is_some()
+    }
+
+    fn has_waiting(&self) -> bool {
+        self.pending.values().any(|pending| pending.fate == Fate::Waiting)
     }
 
     fn pause(&self) -> Instant {
@@ -282,6 +301,12 @@ impl Task {
         self.failures += 1;
         self.attempt += 1;
         (self.after, self.unsent) = (0, 0);
+    }
+
+    /// Nobody can lead the stream as things are: what is provably in no log does not wait for it.
+    fn give_up(&mut self, why: &Error) {
+        let waiting = self.pending.extract_if(.., |_, pending| pending.fate == Fate::Waiting);
+        waiting.for_each(|(_, pending)| drop(pending.done.send(Err(why.clone()))));
     }
 
     /// Answers what ran out of time; gives the next deadline.

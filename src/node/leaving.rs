@@ -2,6 +2,7 @@
 
 use super::Inner;
 use super::error::Error;
+use super::metrics::HandOver;
 use super::remote::{self, method};
 use crate::cluster::{Group, mesh::Lane};
 use crate::core::limits;
@@ -76,7 +77,7 @@ impl Inner {
         let led = streams.iter().filter_map(|stream| stream.local()).filter(|local| local.group.current().mine.is_some());
         let led: Vec<_> = led.collect();
         let hand_over = |local| async move {
-            if let Err(error) = self.hand_over(&local, None).await
+            if let Err(error) = self.hand_over(&local, None, HandOver::Stop).await
                 && !matches!(error, Error::Conflict(_))
             {
                 tracing::debug!(group = local.group.id(), %error, "the leadership was not handed over");

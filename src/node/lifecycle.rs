@@ -24,6 +24,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The catalog's group.
 pub(super) const CATALOG: u64 = 0;
+/// The node that founds the cluster.
+const FOUNDER: u64 = 1;
 /// Pause between two rounds of asking to be let in.
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
 
@@ -118,10 +120,9 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
     let mesh = Mesh::start(listener, mesh_identity(&identity), options, door.clone());
     groups.set_mesh(mesh.clone());
 
-    let founding = identity.node == 0 && config.start == Start::Bootstrap;
     if identity.node == 0 {
         let place = match &config.start {
-            Start::Bootstrap => Joined { cluster: random(), node: 1, peers: BTreeMap::new() },
+            Start::Bootstrap => Joined { cluster: random(), node: FOUNDER, peers: BTreeMap::new() },
             Start::Join(seeds) => join(&mesh, seeds, introduction(&identity, &config.url, &config.peer_advertise, None)).await?,
             Start::Replace { seeds, node } => {
                 join(&mesh, seeds, introduction(&identity, &config.url, &config.peer_advertise, Some(node.clone()))).await?
@@ -137,6 +138,7 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
     let directory = Arc::new(Directory::default());
     let disk = Arc::new(disk::Disk::new(identity.node, store.space_now().level));
     let catalog = open_catalog(&store, &groups, &identity, &directory).await?;
+    let founding = has_to_found(&identity, catalog.as_ref(), &directory).await;
     let inner = Arc::new(Inner {
         id: identity.node,
         boot: identity.boot,
@@ -300,6 +302,21 @@ async fn join(mesh: &Mesh, seeds: &[String], ask: Join) -> Result<Joined, StartE
             }
         }
         tokio::time::sleep(JOIN_PAUSE).await;
+    }
+}
+
+/// Whether this node is the founder and its cluster is not made yet: now, or because its process ended before it was at an earlier start.
+///
+/// - Whoever knows peers, or has made its catalog anew from others, has founded.
+/// - A catalog that was lost is fenced, so it is not taken for one that never was.
+/// - What was done already may be done again: the catalog remembers its cluster, and the node by its token.
+async fn has_to_found(identity: &Identity, catalog: Option<&Group>, directory: &Directory) -> bool {
+    let alone = identity.node == FOUNDER && identity.peers.is_empty() && !identity.anew.contains_key(&CATALOG);
+    match catalog {
+        Some(catalog) if alone && directory.node(FOUNDER).is_none() => {
+            !catalog.is_initialized().await || catalog.voters() == BTreeSet::from([FOUNDER])
+        }
+        _ => false,
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a node counts, as Prometheus text. Not labelled by stream: ten thousand streams would be ten thousand series.
 
-use super::Inner;
+use super::{Inner, figures};
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge, histogram::Histogram};
 use prometheus_client::registry::Registry;
 use std::sync::Mutex;
 
@@ -11,8 +11,12 @@ pub struct Metrics {
     pub publish_requests: Counter,
     pub publish_events: Counter,
     pub publish_bytes: Counter,
+    pub publish_seconds: Histogram,
+    pub read_events: Counter,
     pub replicas_fenced: Counter,
     pub rebuilds_done: Counter,
+    /// By [`HandOver`].
+    pub handed_over: [Counter; HandOver::ALL.len()],
     registry: Mutex<Registry>,
     peers_connected: Gauge,
     nodes: Gauge,
@@ -28,6 +32,24 @@ pub struct Metrics {
     disk_level: Gauge,
 }
 
+/// Why this node hands a leadership over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandOver {
+    /// It stops.
+    Stop,
+    /// Somebody asked for it.
+    Asked,
+    /// The catalog prefers another replica.
+    Placement,
+    /// Its disk is short of room.
+    Disk,
+}
+
+impl HandOver {
+    pub const ALL: [(HandOver, &str); 4] =
+        [(HandOver::Stop, "stop"), (HandOver::Asked, "asked"), (HandOver::Placement, "placement"), (HandOver::Disk, "disk")];
+}
+
 impl Default for Metrics {
     fn default() -> Metrics {
         let mut registry = Registry::with_prefix("evermesh");
@@ -39,8 +61,11 @@ impl Default for Metrics {
         let publish_requests = counter("publish_requests", "Publish requests admitted by this node");
         let publish_events = counter("publish_events", "Events in publish requests admitted by this node");
         let publish_bytes = counter("publish_bytes", "Bytes of those events");
+        let read_events = counter("read_events", "Events given to readers by this node, live and from the log");
         let replicas_fenced = counter("replicas_fenced", "Replicas of this node that were found damaged and taken out of service");
         let rebuilds_done = counter("rebuilds_done", "Damaged replicas of this node that were made anew from the others");
+        let publish_seconds = Histogram::new(latency_bounds());
+        registry.register("publish_seconds", "From admission to acknowledgement of publishes of this node", publish_seconds.clone());
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -50,8 +75,11 @@ impl Default for Metrics {
             publish_requests,
             publish_events,
             publish_bytes,
+            publish_seconds,
+            read_events,
             replicas_fenced,
             rebuilds_done,
+            handed_over: Default::default(),
             peers_connected: gauge("peers_connected", "Peers that this node can reach"),
             nodes: gauge("nodes", "Nodes of the cluster"),
             streams: gauge("streams", "Streams of the cluster"),
@@ -69,6 +97,11 @@ impl Default for Metrics {
     }
 }
 
+/// Bounds of the buckets of a latency, in seconds: each half as long again as the one before, from 0.1 ms to about 11 s.
+fn latency_bounds() -> impl Iterator<Item = f64> {
+    (0..30).map(|power| 1e-4 * 1.5f64.powi(power))
+}
+
 impl Metrics {
     pub fn text(&self, node: &Inner) -> String {
         self.read(node);
@@ -77,13 +110,7 @@ impl Metrics {
         encode(&mut text, &registry).expect("writing to a string does not fail");
         // The encoder's last line says that nothing follows; the other rooms' numbers come before it.
         let mut text = text.trim_end().trim_end_matches("# EOF").to_owned();
-        for (name, value) in node.mesh.counters().list() {
-            counter(&mut text, &format!("mesh_{name}"), "Counted by the peer mesh since the start", value);
-        }
-        elections(&mut text, node);
-        for (name, value) in store_counters(node) {
-            counter(&mut text, &format!("store_{name}"), "Counted by the store since the start", value);
-        }
+        figures::write(&mut text, node);
         text.push_str("# EOF\n");
         text
     }
@@ -114,29 +141,4 @@ impl Metrics {
         let room = node.room.available_permits();
         self.pending_bytes.set(crate::core::limits::PENDING_BYTES_MAX.saturating_sub(room) as i64);
     }
-}
-
-fn counter(text: &mut String, name: &str, help: &str, value: u64) {
-    use std::fmt::Write;
-    let _ = writeln!(text, "# HELP evermesh_{name} {help}.\n# TYPE evermesh_{name} counter\nevermesh_{name}_total {value}");
-}
-
-fn elections(text: &mut String, node: &Inner) {
-    use std::fmt::Write;
-    use std::sync::atomic::Ordering::Relaxed;
-    let seen = node.groups.elections();
-    let causes = [("evidence", &seen.by_evidence), ("transfer", &seen.by_transfer), ("timer", &seen.by_timer)];
-    let _ = writeln!(text, "# HELP evermesh_elections_won Leaderships that replicas of this node came to, by cause.");
-    let _ = writeln!(text, "# TYPE evermesh_elections_won counter");
-    for (cause, count) in causes {
-        let _ = writeln!(text, "evermesh_elections_won_total{{cause=\"{cause}\"}} {}", count.load(Relaxed));
-    }
-    let seconds = seen.last_failover_us.load(Relaxed) as f64 / 1e6;
-    let _ = writeln!(text, "# HELP evermesh_failover_last_seconds From seeing a leader gone to leading in its place, at the newest.");
-    let _ = writeln!(text, "# TYPE evermesh_failover_last_seconds gauge\nevermesh_failover_last_seconds {seconds}");
-}
-
-fn store_counters(node: &Inner) -> Vec<(&'static str, u64)> {
-    let stats = node.store.stats();
-    vec![("commits", stats.commits)]
 }

@@ -4,8 +4,8 @@
 //! `proposer` makes an entry of everything that waits → consensus → the `replica` folds it → the outcome goes back the way it came.
 //! A read: [`read`] takes the tail that the `replica` shares, or a bounded chunk of the log; where no replica is here, it asks one.
 //! `lifecycle` starts, `leaving` stops, `failures` tells what ends a node against its will, `placing` opens and closes replicas as the
-//! catalog says, `upkeep` does what leaders owe their streams, `rebuild` makes damaged replicas anew, `door` takes what peers ask,
-//! `disk` knows whose disk is nearly full, `verify` compares replicas.
+//! catalog says, `upkeep` does what leaders owe their streams, `rebuild` makes damaged replicas anew, `lost` tells where that cannot be,
+//! `door` takes what peers ask,//! `disk` knows whose disk is nearly full, `verify` compares replicas.
 //! This room may touch `core`, `store` (to open it) and `cluster`.
 
 mod catalog;
@@ -16,10 +16,12 @@ mod disk;
 mod door;
 mod error;
 mod failures;
+mod figures;
 mod forwarder;
 mod identity;
 mod leaving;
 mod lifecycle;
+mod lost;
 mod membership;
 mod metrics;
 mod operate;

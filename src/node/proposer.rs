@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 /// Entries of one stream that are on their way at a time: one being committed, one being appended, and room for a pipeline.
 const ENTRIES_IN_FLIGHT: usize = 4;
@@ -25,6 +26,8 @@ const CALLS_WAITING: usize = 1_024;
 /// The first pauses of a leader before it tries again to confirm that it leads, and all later ones.
 const CONFIRM_PAUSES_MS: [u64; 6] = [1, 1, 2, 2, 5, 10];
 const CONFIRM_PAUSE_MS: u64 = 20;
+/// What waits for a leader that cannot confirm itself for so long is refused: it has no quorum.
+const CONFIRM_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Why a call has no outcomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,6 +250,7 @@ impl Task {
     async fn confirm(&mut self, leader: LeaderId) -> Option<Time> {
         let group = self.group.clone();
         let mut pauses = CONFIRM_PAUSES_MS.into_iter().chain(std::iter::repeat(CONFIRM_PAUSE_MS));
+        let since = Instant::now();
         loop {
             tokio::select! {
                 confirmed = group.confirm_leadership() => match confirmed {
@@ -256,6 +260,12 @@ impl Task {
                     }
                     // Its first entry is not committed yet, which takes a round trip; or there is no quorum, or another leader already.
                     Err(_) => {
+                        if since.elapsed() >= CONFIRM_PATIENCE {
+                            // Whoever called shall know that it is in no log, and look elsewhere.
+                            while let Ok(call) = self.waiting.try_recv() {
+                                self.refuse(call, Failure::NotAccepted);
+                            }
+                        }
                         let pause = Duration::from_millis(pauses.next().unwrap_or(CONFIRM_PAUSE_MS));
                         let pause = tokio::time::sleep(pause);
                         tokio::select! { _ = pause => (), _ = self.leadership.changed() => () }

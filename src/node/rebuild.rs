@@ -8,12 +8,10 @@
 //!   stays as it is, the stream is reported as damaged, and what becomes of it is a person's decision.
 
 use super::Inner;
-use super::error::Error;
 use super::identity::Identity;
 use super::lifecycle::CATALOG;
 use super::placing;
 use super::remote::{self, ReplicaAnswer, method, refusal};
-use super::stream::Stream;
 use super::types::ReplicaState;
 use crate::cluster::mesh::{CallError, Lane};
 use crate::cluster::{CountedOut, Group, encode_followed_vote};
@@ -445,36 +443,9 @@ impl Inner {
         let asked = ids.iter().map(|id| async move { (*id, self.ask_replica(*id, group).await) });
         futures_util::future::join_all(asked).await.into_iter().collect()
     }
-
-    /// The refusal of a stream whose only replica is here and damaged: waiting would not help.
-    pub fn is_lost(&self, stream: &Stream) -> Option<Error> {
-        if stream.placement() != [self.id] {
-            return None;
-        }
-        let here = self.replica_here(stream.group);
-        (here.state != ReplicaState::Ok).then(|| Error::Damaged(format!("the only replica of {} is damaged: {}", stream.name, here.why)))
-    }
-
-    /// The refusal of a stream that found no leader: its damage, where that is the reason.
-    pub async fn explain(&self, group: u64, error: Error) -> Error {
-        if error != Error::NoLeader {
-            return error;
-        }
-        let Some(holders) = self.directory.read().stream_of_group(group).map(|record| record.placement.clone()) else { return error };
-        let answers = self.ask_replicas(&holders, group).await;
-        let damaged: Vec<String> = answers.iter().filter_map(|(id, answer)| damage(&self.node_name(*id), answer.as_ref()?)).collect();
-        match no_majority_without(damaged.len(), holders.len()) {
-            true => Error::Damaged(format!("too few replicas of {} are whole: {}", self.name_of(group), damaged.join("; "))),
-            false => error,
-        }
-    }
 }
 
 /// Whether so many damaged replicas leave no majority of all of them to rebuild from.
-fn no_majority_without(damaged: usize, all: usize) -> bool {
+pub fn no_majority_without(damaged: usize, all: usize) -> bool {
     all - damaged < all / 2 + 1
-}
-
-fn damage(node: &crate::core::NodeName, answer: &ReplicaAnswer) -> Option<String> {
-    (answer.state != ReplicaState::Ok).then(|| format!("{node}: {}", answer.why))
 }

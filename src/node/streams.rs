@@ -2,6 +2,7 @@
 
 use super::catalog::rejected;
 use super::error::{Error, Result};
+use super::metrics::HandOver;
 use super::remote::{self, get_state, method, put_state};
 use super::stream::{Local, Stream};
 use super::types::{Put, ReplicaInfo, ReplicaState, StreamInfo, StreamSummary};
@@ -20,6 +21,8 @@ use tokio::time::Instant;
 
 /// Longest wait for a stream's leader where the answer only describes.
 const STATUS_WAIT: Duration = Duration::from_secs(2);
+/// The same for each of many streams at once: one without a leader shall not hold up the others' answer.
+const GLANCE_WAIT: Duration = Duration::from_millis(300);
 /// Pause before asking again when nothing else tells that it is worth it.
 const ASK_PAUSE: Duration = Duration::from_millis(25);
 /// A replica so many entries behind is as good as up to date: it may be handed the leadership.
@@ -29,7 +32,7 @@ const CATCH_UP_WAIT: Duration = Duration::from_secs(2);
 const CATCH_UP_LOOK: Duration = Duration::from_millis(5);
 const MOVE_WAIT: Duration = Duration::from_secs(5);
 /// A replica so many entries behind its leader keeps up.
-const LAG_OK: u64 = 64;
+pub const LAG_OK: u64 = 64;
 
 impl Node {
     pub async fn put_stream(&self, name: &StreamName, patch: SettingsPatch) -> Result<(Put, StreamInfo)> {
@@ -48,6 +51,22 @@ impl Node {
             listed.filter(|record| after.is_none_or(|after| record.name.as_str() > after)).take(limit).cloned().collect()
         };
         Ok(records.iter().map(|record| self.inner.summarize(record)).collect())
+    }
+
+    /// How many streams there are whose names begin with `prefix`, as this node knows.
+    pub fn count_streams(&self, prefix: &str) -> u64 {
+        let catalog = self.inner.directory.read();
+        catalog.streams.keys().filter(|name| name.as_str().starts_with(prefix)).count() as u64
+    }
+
+    /// The state of each of these streams, all asked at once; `None` for one that was deleted meanwhile.
+    pub async fn stream_states(&self, names: impl Iterator<Item = &StreamName>) -> Vec<Option<StreamInfo>> {
+        let node = &self.inner;
+        let asked = names.map(|name| async move {
+            let stream = node.handle(&node.directory.stream(name)?);
+            Some(node.describe_within(&stream, GLANCE_WAIT).await)
+        });
+        futures_util::future::join_all(asked).await
     }
 
     pub async fn stream_info(&self, name: &StreamName) -> Result<StreamInfo> {
@@ -70,16 +89,18 @@ impl Node {
         let node = &self.inner;
         let stream = node.find_stream(name).await?;
         let to = to.map(|to| node.node_id(&to)).transpose()?;
-        if let Some(to) = to
-            && !stream.placement().contains(&to)
-        {
-            return Err(Error::Conflict(format!("node {} holds no replica of {name}", node.node_name(to))));
-        }
+        let before = stream.placement();
         // Said first, or the leader to be would hand the leadership back to the one preferred so far.
         if let Some(to) = to {
+            node.check_successor(&stream, to)?;
             node.prefer(&stream, to).await?;
         }
-        let leader = node.move_leader(&stream, to).await?;
+        let moved = node.move_leader(&stream, to).await;
+        if matches!(moved, Err(Error::Conflict(_))) {
+            // The leader refused: it is not to follow later what nobody was promised.
+            node.place_anew(&stream, stream.placement(), before).await?;
+        }
+        let leader = moved?;
         node.prefer(&stream, leader).await?;
         Ok(node.node_name(leader))
     }
@@ -228,7 +249,12 @@ impl Inner {
 
     /// What the stream's leader says of it; without a leader what a replica here says.
     pub async fn describe(&self, stream: &Arc<Stream>) -> StreamInfo {
-        let status = self.status(stream).await;
+        self.describe_within(stream, STATUS_WAIT).await
+    }
+
+    /// The same, with a wait for the leader of its own.
+    async fn describe_within(&self, stream: &Arc<Stream>, wait: Duration) -> StreamInfo {
+        let status = self.status_within(stream, wait).await;
         let record = stream.record();
         let alive = self.alive();
         let lag = |id: u64| status.lags.iter().find(|(node, _)| *node == id).and_then(|(_, lag)| *lag);
@@ -266,7 +292,11 @@ impl Inner {
     }
 
     async fn status(&self, stream: &Arc<Stream>) -> Status {
-        let deadline = Instant::now() + STATUS_WAIT;
+        self.status_within(stream, STATUS_WAIT).await
+    }
+
+    async fn status_within(&self, stream: &Arc<Stream>, wait: Duration) -> Status {
+        let deadline = Instant::now() + wait;
         let mut best = stream.local().map(|local| Status::of(&local)).unwrap_or_else(Status::unknown);
         loop {
             let seen = stream.current();
@@ -313,6 +343,20 @@ impl Inner {
         Ok(Status::decode(answer.map_err(|_| Error::NoLeader)?)?)
     }
 
+    /// Refuses a leader to be that cannot take over as far as this node knows; the present leader may know more.
+    fn check_successor(&self, stream: &Stream, to: u64) -> Result<()> {
+        let drains = self.directory.node(to).is_some_and(|node| node.state != NodeState::Active);
+        let leaves = if to == self.id { *self.leaving.borrow() } else { self.is_up(to) && !self.stays(to) };
+        let why = match () {
+            () if !stream.placement().contains(&to) => format!("holds no replica of {}", stream.name),
+            () if drains || leaves => "is leaving".to_owned(),
+            () if !self.is_up(to) => "cannot be reached".to_owned(),
+            () if to == self.id && self.is_out(stream.group) => "has a damaged replica".to_owned(),
+            () => return Ok(()),
+        };
+        Err(Error::Conflict(format!("node {} {why}", self.node_name(to))))
+    }
+
     async fn move_leader(&self, stream: &Arc<Stream>, to: Option<u64>) -> Result<u64> {
         let deadline = Instant::now() + MOVE_WAIT;
         loop {
@@ -322,7 +366,7 @@ impl Inner {
                 return Ok(leader);
             }
             let moved = match stream.local() {
-                Some(local) if leader == self.id => self.hand_over(&local, to).await,
+                Some(local) if leader == self.id => self.hand_over(&local, to, HandOver::Asked).await,
                 _ => self.ask_move(stream, leader, to, deadline).await,
             };
             match moved {
@@ -346,13 +390,15 @@ impl Inner {
     }
 
     /// At the leader: hands over to `to`, or to whichever reachable voter is furthest.
-    pub async fn hand_over(&self, local: &Local, to: Option<u64>) -> Result<u64> {
+    pub async fn hand_over(&self, local: &Local, to: Option<u64>, why: HandOver) -> Result<u64> {
         let leadership = local.group.current();
         if leadership.mine.is_none() {
             return Err(Error::NoLeader);
         }
         let to = self.successor(&local.group, to).await?;
-        local.group.transfer_leader(to, MOVE_WAIT).await.map_err(|_| Error::NoLeader)
+        let leader = local.group.transfer_leader(to, MOVE_WAIT).await.map_err(|_| Error::NoLeader)?;
+        self.metrics.handed_over[why as usize].inc();
+        Ok(leader)
     }
 
     /// Who is to take over: the reachable voter that is furthest, or `to`, once it is as good as up to date; one with room on its disk
@@ -382,6 +428,14 @@ impl Inner {
             return Ok(());
         }
         let to = [leader].into_iter().chain(from.iter().copied().filter(|id| *id != leader)).collect();
+        self.place_anew(stream, from, to).await
+    }
+
+    /// Changes where the replicas are to be, and which is preferred, if that is as it was.
+    async fn place_anew(&self, stream: &Stream, from: Vec<u64>, to: Vec<u64>) -> Result<()> {
+        if from == to {
+            return Ok(());
+        }
         match self.change_catalog(&Command::SetPlacement { group: stream.group, from, to }).await? {
             Outcome::Rejected(reject) => Err(rejected(reject, stream.name.as_str())),
             _ => Ok(()),

@@ -2,6 +2,7 @@
 
 mod disk;
 mod failover;
+mod founding;
 mod rebuild;
 mod replace;
 mod verify;

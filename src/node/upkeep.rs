@@ -1,5 +1,6 @@
 //! What leaders owe: retention, members as the catalog places them, leaderships where they belong, and an even spread.
 
+use super::metrics::HandOver;
 use super::stream::{Local, Stream};
 use super::streams::LAG_MAX;
 use super::{Inner, purge};
@@ -137,7 +138,7 @@ fn make_way(node: &Arc<Inner>, stream: &Arc<Stream>, busy: &Busy) {
     });
     if let Some((best, _)) = fit.min_by_key(|(_, progress)| progress.lag) {
         let best = *best;
-        hand_over(node, local, best, stream, busy);
+        hand_over(node, local, best, HandOver::Disk, stream, busy);
     }
 }
 
@@ -159,14 +160,14 @@ fn members(node: &Arc<Inner>, stream: &Arc<Stream>, busy: &Busy) {
     let progress = local.group.progress();
     let ready = progress.get(&preferred).is_some_and(|progress| progress.voter && progress.lag.is_some_and(|lag| lag <= LAG_MAX));
     if ready && is_settled(node, preferred) && !node.disk.is_short(preferred) {
-        hand_over(node, local, preferred, stream, busy);
+        hand_over(node, local, preferred, HandOver::Placement, stream, busy);
     }
 }
 
-fn hand_over(node: &Arc<Inner>, local: Local, to: u64, stream: &Stream, busy: &Busy) {
+fn hand_over(node: &Arc<Inner>, local: Local, to: u64, why: HandOver, stream: &Stream, busy: &Busy) {
     let (node_too, name) = (node.clone(), stream.name.clone());
     busy.run(node, stream.group, async move {
-        if let Err(error) = node_too.hand_over(&local, Some(to)).await {
+        if let Err(error) = node_too.hand_over(&local, Some(to), why).await {
             tracing::debug!(stream = %name, %error, "the leader to be could not take over");
         }
     });

@@ -81,7 +81,7 @@ pub fn run(seed: u64, verbose: bool) -> Verdict {
     };
     // Some seeds press hard, others leave time between things.
     shared.history().pause_ms = [100, 300, 300, 800][scenario.random.below(4) as usize];
-    if scenario.begin() {
+    if scenario.begin(seed) {
         scenario.trouble();
         scenario.peace();
     }
@@ -96,11 +96,14 @@ impl Scenario {
     }
 
     /// Founds the cluster and makes the streams.
-    fn begin(&mut self) -> bool {
+    fn begin(&mut self, seed: u64) -> bool {
         let hosts = if self.random.chance(25) { 5 } else { 3 };
         for id in 1..=hosts {
             self.world.add_host(id);
             self.world.start(id);
+            if id == 1 && seed.is_multiple_of(2) {
+                self.kill_the_founder(seed);
+            }
             self.world.run_for(20);
         }
         if !self.world.run_until(YOUNG_MS, |world| now().is_multiple_of(100) && is_whole(world, hosts)) {
@@ -129,6 +132,19 @@ impl Scenario {
         self.world.run_for(500);
         self.shared.history().begun = true;
         true
+    }
+
+    /// Ends the first node in its first milliseconds, while it founds the cluster, and starts it again.
+    fn kill_the_founder(&mut self, seed: u64) {
+        // Chance of its own, so that the seeds keep the courses that they had.
+        let mut random = Random(seed ^ 0xf0);
+        self.world.run_for(random.below(16));
+        match random.below(3) {
+            0 => self.world.kill(1, Kill::Process),
+            1 => self.world.kill(1, Kill::Power),
+            _ => self.world.kill_in_a_commit(1),
+        }
+        self.world.start(1);
     }
 
     /// Draws the faults and lets them happen.
@@ -395,7 +411,7 @@ fn host_of(name: &evermesh::core::NodeName) -> Option<HostId> {
 }
 
 /// Every node is ready and sees so many.
-fn is_whole(world: &mut World, hosts: usize) -> bool {
+pub fn is_whole(world: &mut World, hosts: usize) -> bool {
     let mut waiting = Vec::new();
     for id in world.running() {
         let (answer, report) = oneshot::channel();

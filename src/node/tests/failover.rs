@@ -49,12 +49,30 @@ async fn publishes_at_the_others_outlive_their_leader() {
         acknowledged.extend(publisher.stop().await);
     }
     check_kept(others[0], &orders, acknowledged).await;
-    let by_evidence = others.iter().map(|node| node.inner.groups.elections().by_evidence.load(Relaxed)).sum::<u64>();
-    assert!(by_evidence > 0, "nobody waited for a timeout");
-    assert!(others[0].metrics_text().contains("evermesh_elections_won_total{cause=\"evidence\"}"));
+    let won = |node: &&&Node| node.inner.groups.elections().by_evidence.load(Relaxed) > 0;
+    let winner = others.iter().find(won).expect("nobody waited for a timeout");
+    let (won, text) = (winner.inner.groups.elections().by_evidence.load(Relaxed), winner.metrics_text());
+    assert!(text.contains(&format!("evermesh_elections_won_total{{cause=\"evidence\"}} {won}\n")), "{text}");
+    for stage in ["verdict", "election"] {
+        let counted = format!("evermesh_failover_stage_seconds_bucket{{stage=\"{stage}\",le=\"+Inf\"}} {won}\n");
+        assert!(text.contains(&counted), "{counted}: {text}");
+    }
     for node in others {
         node.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_left_alone_is_not_ready() {
+    let orders = name("orders");
+    let cluster = Cluster::of_three(&orders, None).await;
+    let leader = cluster.leading(cluster.group(&orders)).await;
+    let (alone, others): (Vec<_>, Vec<_>) = cluster.nodes.iter().enumerate().partition(|(at, _)| *at == leader);
+    for (_, node) in &others {
+        kill(node).await;
+    }
+    until("it says so", || matches!(alone[0].1.readiness(), Readiness::NoQuorum(_))).await;
+    cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,8 +125,13 @@ async fn nothing_is_handed_over_to_a_node_that_leaves() {
     leaving.leave().await;
     assert!(*leaving.leaving().borrow());
     assert!(!leads(leaving, &orders));
-    let refused = cluster.nodes[(leader + 1) % 3].move_leader(&orders, Some(leaving.name())).await;
+    assert!(leaving.metrics_text().contains("evermesh_leaderships_handed_over_total{cause=\"stop\"} 1\n"));
+    let other = &cluster.nodes[(leader + 1) % 3];
+    let placement = || other.inner.directory.stream(&orders).unwrap().placement;
+    let before = placement();
+    let refused = other.move_leader(&orders, Some(leaving.name())).await;
     assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
+    assert_eq!(placement(), before, "what was refused is not kept for later");
     // What comes in at it is still served.
     let late = leaving.publish(&orders, publish(vec![event("a", None, "late")])).await.unwrap();
     leaving.stop().await;
@@ -121,4 +144,23 @@ async fn nothing_is_handed_over_to_a_node_that_leaves() {
             node.stop().await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_is_refused_is_not_made_up_for_later() {
+    let orders = name("orders");
+    let cluster = Cluster::of_three(&orders, None).await;
+    let leader = cluster.leading(cluster.group(&orders)).await;
+    let [asked, wanted] = [&cluster.nodes[(leader + 1) % 3], &cluster.nodes[(leader + 2) % 3]];
+    let placement = || asked.inner.directory.stream(&orders).unwrap().placement;
+    let before = placement();
+    // Only the leader has heard that the wanted one leaves.
+    cluster.nodes[leader].inner.leavers.lock().unwrap().insert(wanted.inner.id, wanted.inner.boot);
+    let refused = asked.move_leader(&orders, Some(wanted.name())).await;
+    assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
+    assert_eq!(placement(), before);
+    asked.drain(&wanted.name()).await.unwrap();
+    let refused = asked.move_leader(&orders, Some(wanted.name())).await;
+    assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
+    cluster.stop().await;
 }

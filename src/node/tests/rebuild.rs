@@ -51,6 +51,13 @@ async fn check_same(cluster: &Cluster, stream: &StreamName, acknowledged: &[(u64
     }
 }
 
+/// What a publish is told that would wait for much longer than the test does.
+async fn refusal(node: &Node, stream: &StreamName) -> Result<Published> {
+    let deadline = Instant::now() + 10 * PATIENCE;
+    let publishing = node.publish(stream, Publish { deadline, ..publish(vec![event("a", None, "y")]) });
+    timeout(PATIENCE, publishing).await.expect("it does not wait for its deadline")
+}
+
 async fn check_rebuilt_under_publishing(of_leader: bool) {
     let cluster = Cluster::start(3).await;
     let orders = name("orders");
@@ -163,8 +170,7 @@ async fn a_damaged_only_replica_is_reported_and_nothing_of_it_deleted() {
     cluster.fence(at, group).await;
     until("it is said that nothing can be done", || cluster.nodes[at].inner.rebuilds.counts() == (1, 0)).await;
     for node in &cluster.nodes {
-        let deadline = Instant::now() + Duration::from_secs(1);
-        let refused = node.publish(&alone, Publish { deadline, ..publish(vec![event("a", None, "y")]) }).await;
+        let refused = refusal(node, &alone).await;
         assert!(matches!(&refused, Err(Error::Damaged(why)) if why.contains("a bit was flipped")), "{refused:?}");
         assert_eq!(node.publish(&other, publish(vec![event("a", None, "y")])).await.unwrap().count, 1);
         let info = node.stream_info(&alone).await.unwrap();
@@ -197,14 +203,7 @@ async fn without_a_majority_nothing_is_rebuilt_and_nothing_deleted() {
     }
     until("it is said that nothing can be done", || damaged.iter().all(|at| cluster.nodes[*at].inner.rebuilds.counts() == (1, 0))).await;
     for node in &cluster.nodes {
-        let refused = loop {
-            let deadline = Instant::now() + Duration::from_secs(1);
-            match node.publish(&orders, Publish { deadline, ..publish(vec![event("a", None, "y")]) }).await {
-                // Into the last leader's log, before that knew that nobody follows it.
-                Err(Error::OutcomeUnknown) => (),
-                refused => break refused,
-            }
-        };
+        let refused = refusal(node, &orders).await;
         assert!(matches!(&refused, Err(Error::Damaged(why)) if why.contains("too few replicas")), "{refused:?}");
     }
     for at in damaged {
