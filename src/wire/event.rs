@@ -124,8 +124,11 @@ fn put_data(out: &mut BytesMut, event: &core::Event) {
     match (is_json_type(&event.content_type), text) {
         (true, Some(text)) if is_portable_json(text) => {
             put_text(out, ",\"data\":");
-            // Inside JSON strings line breaks are escaped, so those that are left are white space.
-            out.extend(text.bytes().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }));
+            let at = out.len();
+            put_text(out, text);
+            // Inside JSON strings line breaks are escaped, so those that are left are white space. In place and without a branch: byte
+            // by byte into the buffer was a third of what a reader costs that catches up.
+            out[at..].iter_mut().for_each(|byte| *byte = if matches!(*byte, b'\n' | b'\r') { b' ' } else { *byte });
         }
         (false, Some(text)) => put_string(out, ",\"data\":", text),
         _ => put_string(out, ",\"data_base64\":", &BASE64_STANDARD.encode(&event.data)),
