@@ -135,6 +135,12 @@ fn put_data(out: &mut BytesMut, event: &core::Event) {
     }
 }
 
+/// Data as the JSON value that it is, if it is one that can be passed on as JSON.
+pub fn json_value(data: &[u8]) -> Option<Box<RawValue>> {
+    let text = std::str::from_utf8(data).ok().filter(|text| is_portable_json(text))?;
+    RawValue::from_string(text.to_owned()).ok()
+}
+
 /// Whether a text is one JSON value that common parsers take: no lone surrogate, no number out of range, not nested too deep. A
 /// value that only some parsers take would make a whole page unreadable for the others.
 fn is_portable_json(text: &str) -> bool {
