@@ -49,9 +49,9 @@
 //! # What is not done
 //!
 //! A segment kept alive by few rows is not rewritten, and neither is metadata with one damaged page: all of it counts as damaged. A
-//! whole directory that is put back to an older state, witness included, is not noticed here, but by its leaders. Nor is it noticed when a power loss takes the
-//! witness's last second and a bit of the newest commit flips as well. Damage to the structure of the segment that is being written
-//! is found at the next start, or stops the node.
+//! whole directory that is put back to an older state, witness included, is not noticed here, but by its leaders. Nor is it noticed
+//! when a power loss takes the witness's last second and a bit of the newest commit flips as well. Damage to the structure of the
+//! segment that is being written is found at the next start, or stops the node.
 
 mod cell;
 mod commit;

@@ -1,7 +1,7 @@
 //! What all tasks of the load share: the clock, where the nodes are, what was told, what went wrong, and counts.
 
-use crate::cluster::Roster;
 use super::leaders::Leaders;
+use crate::cluster::Roster;
 use crate::invariants::{Kind, Violation, agreement::Told};
 use crate::value::Value;
 use std::collections::BTreeMap;
