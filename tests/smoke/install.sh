@@ -37,6 +37,8 @@ install_python_tools() {
     [[ -f $VENV/.installed && $(<"$VENV/.installed") == "$sum" ]] && return
     say "installing into .venv: k6 (load tests), schemathesis (the OpenAPI document against a running node) and what the Python examples need"
     rm -rf "$VENV"
+    # The shell remembers the python3 that was just removed.
+    hash -r
     python3 -m venv "$VENV" || die "python3 could not make a virtual environment in .venv"
     for file in "${files[@]}"; do
         "$VENV/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$file" || die "pip could not install $file"

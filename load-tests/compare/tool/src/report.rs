@@ -42,7 +42,7 @@ struct Target {
 const RATE: Figure = Figure { key: "rate", label: "a second", more_is_better: true };
 const P50: Figure = Figure { key: "p50_ms", label: "p50 ms", more_is_better: false };
 const P99: Figure = Figure { key: "p99_ms", label: "p99 ms", more_is_better: false };
-const CPU: Figure = Figure { key: "cpu_us_per_event", label: "CPU µs an event", more_is_better: false };
+const CPU: Figure = Figure { key: "cpu_us_per_event", label: "CPU µs each", more_is_better: false };
 const GAP: Figure = Figure { key: "gap_ms", label: "longest gap ms", more_is_better: false };
 
 const CASES: &[Case] = &[
