@@ -46,6 +46,9 @@ pub struct Op {
     pub expected: Option<u64>,
     /// The largest seq of the stream that was acknowledged to anybody before this began.
     pub acked_before: u64,
+    /// When it began, in milliseconds, and how long it took.
+    pub at: u64,
+    pub took: Option<u64>,
     pub outcome: Option<Result<Published, Error>>,
 }
 
@@ -161,6 +164,12 @@ impl History {
         waiting.filter(|(_, op)| self.alive.get(&op.session.host) == Some(&op.session.boot)).map(|(number, _)| *number)
     }
 
+    /// The longest wait of a publish that ended since `from` or has not, at any host but one; and its number.
+    pub fn longest_wait(&self, from: u64, but: HostId) -> (u64, u64) {
+        let waits = self.ops.iter().filter(|(_, op)| op.session.host != but && op.took.is_none_or(|took| op.at + took >= from));
+        waits.map(|(number, op)| (op.took.unwrap_or_else(|| now() - op.at), *number)).max().unwrap_or_default()
+    }
+
     /// Whatever decides or comes out is said here: the digest is over these lines.
     pub fn trace(&mut self, what: Arguments<'_>) {
         let line = format!("{:>6} {what}", now());
@@ -191,7 +200,7 @@ impl History {
         if let Some(id) = &id {
             self.ids.entry(stream).or_default().push(id.clone());
         }
-        self.ops.insert(number, Op { stream, session, count, id, expected, acked_before, outcome: None });
+        self.ops.insert(number, Op { stream, session, count, id, expected, acked_before, at: now(), took: None, outcome: None });
         number
     }
 
@@ -199,6 +208,7 @@ impl History {
         self.trace(format_args!("op {number}: {outcome:?}"));
         let op = self.ops.get_mut(&number).expect("it was begun");
         op.outcome = Some(outcome.clone());
+        op.took = Some(now() - op.at);
         let Op { stream, count, expected, acked_before, .. } = *op;
         let id = op.id.clone();
         match outcome {

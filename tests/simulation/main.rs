@@ -16,6 +16,7 @@ mod host;
 mod net;
 mod runner;
 mod scenario;
+mod stops;
 mod world;
 
 fn main() -> std::process::ExitCode {

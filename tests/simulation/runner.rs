@@ -1,6 +1,6 @@
 //! Many seeds: each in a child of this process, a few at a time; what fails is said with the command that repeats it.
 
-use super::{entropy, scenario};
+use super::{entropy, scenario, stops};
 use std::io::{IsTerminal, Read};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -22,6 +22,8 @@ struct Arguments {
     seed: Option<u64>,
     jobs: usize,
     verbose: bool,
+    /// Nothing but graceful stops, and how long publishes wait for them.
+    stops: bool,
     child: bool,
     /// Another test was asked for.
     skip: bool,
@@ -29,7 +31,7 @@ struct Arguments {
 
 fn parse(said: Vec<String>) -> Arguments {
     let jobs = std::thread::available_parallelism().map_or(2, |cores| cores.get());
-    let mut parsed = Arguments { from: 1, seeds: SEEDS, seed: None, jobs, verbose: false, child: false, skip: false };
+    let mut parsed = Arguments { from: 1, seeds: SEEDS, seed: None, jobs, verbose: false, stops: false, child: false, skip: false };
     let mut said = said.into_iter();
     while let Some(word) = said.next() {
         let mut number = || said.next().and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{word} needs a number"));
@@ -39,6 +41,7 @@ fn parse(said: Vec<String>) -> Arguments {
             "--seed" => parsed.seed = Some(number()),
             "--jobs" => parsed.jobs = number() as usize,
             "--verbose" => parsed.verbose = true,
+            "--stops" => parsed.stops = true,
             "--child" => parsed.child = true,
             "--list" => parsed.skip = true,
             // What the test runner's own flags ask for is not here; a name asks for some other test.
@@ -53,26 +56,24 @@ pub fn main(said: Vec<String>) -> ExitCode {
     let arguments = parse(said);
     match arguments {
         Arguments { skip: true, .. } => ExitCode::SUCCESS,
-        Arguments { child: true, seed: Some(seed), verbose, .. } => child(seed, verbose),
+        Arguments { child: true, seed: Some(seed), verbose, stops, .. } => child(seed, verbose, stops),
         Arguments { seed: Some(seed), .. } => {
-            let status = command(seed, arguments.verbose).status().expect("this program can be run");
+            let status = command(seed, arguments.verbose, arguments.stops).status().expect("this program can be run");
             if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         _ => many(&arguments),
     }
 }
 
-fn command(seed: u64, verbose: bool) -> Command {
+fn command(seed: u64, verbose: bool, stops: bool) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
     command.args(["--child", "--seed", &seed.to_string()]);
-    if verbose {
-        command.arg("--verbose");
-    }
+    command.args([(verbose, "--verbose"), (stops, "--stops")].into_iter().filter_map(|(said, flag)| said.then_some(flag)));
     command
 }
 
 /// One seed in this process.
-fn child(seed: u64, verbose: bool) -> ExitCode {
+fn child(seed: u64, verbose: bool, stops: bool) -> ExitCode {
     log();
     std::panic::set_hook(Box::new(|panic| {
         PANICS.fetch_add(1, Relaxed);
@@ -80,7 +81,7 @@ fn child(seed: u64, verbose: bool) -> ExitCode {
     }));
     // In a thread whose chance begins here, whatever the logging has drawn before.
     entropy::seed(seed);
-    let verdict = std::thread::spawn(move || scenario::run(seed, verbose)).join();
+    let verdict = std::thread::spawn(move || if stops { stops::run(seed, verbose) } else { scenario::run(seed, verbose) }).join();
     let Ok(verdict) = verdict else { return ExitCode::FAILURE };
     println!("{:016x} {}", verdict.digest, verdict.summary);
     for violation in &verdict.violations {
@@ -120,7 +121,11 @@ fn many(arguments: &Arguments) -> ExitCode {
         while running.len() < arguments.jobs
             && let Some((seed, before)) = queue.pop_front()
         {
-            let child = command(seed, false).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("this program can be run");
+            let child = command(seed, false, arguments.stops)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("this program can be run");
             running.push(Running { seed, child, since: Instant::now(), before });
         }
         std::thread::sleep(Duration::from_millis(2));
@@ -155,7 +160,8 @@ fn many(arguments: &Arguments) -> ExitCode {
                 }
                 said.lines().take(12).for_each(|line| println!("  {line}"));
                 errors.lines().rev().take(6).for_each(|line| println!("  {line}"));
-                println!("  repeat it: cargo test --test simulation -- --seed {seed} --verbose");
+                let flag = if arguments.stops { " --stops" } else { "" };
+                println!("  repeat it: cargo test --test simulation -- --seed {seed}{flag} --verbose");
                 continue;
             }
             passed += u64::from(before.is_none());

@@ -411,7 +411,7 @@ fn host_of(name: &evermesh::core::NodeName) -> Option<HostId> {
 }
 
 /// Every node is ready and sees so many.
-fn is_whole(world: &mut World, hosts: usize) -> bool {
+pub fn is_whole(world: &mut World, hosts: usize) -> bool {
     let mut waiting = Vec::new();
     for id in world.running() {
         let (answer, report) = oneshot::channel();
