@@ -65,6 +65,7 @@ pub fn shape(node: &node::NodeInfo) -> wire::Node {
         streams_held: node.streams_held,
         replicas_damaged: node.replicas_damaged,
         replicas_rebuilding: node.replicas_rebuilding,
+        replicas_behind: node.replicas_behind,
         disk: match node.disk {
             node::DiskLevel::Enough => wire::Disk::Ok,
             node::DiskLevel::Short => wire::Disk::Short,

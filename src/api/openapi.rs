@@ -22,7 +22,7 @@ use utoipa::{
 #[openapi(
     info(
         title = "Evermesh",
-        description = "A durable event service. Every node serves all of it, with the same result whichever node is asked.\n\nThe WebSockets, `/v1/ws` and `/v1/streams/{stream}/ws`, are described in `openapi/websocket.md`.",
+        description = "A durable event service. Every node serves all of it, with the same result whichever node is asked.\n\nThe WebSockets, `/v1/ws` and `/v1/streams/{stream}/ws`, are described in `docs/websocket.md`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     servers((url = "/", description = "The node that serves this document")),
@@ -108,6 +108,9 @@ params! {
         /// Only streams behind this name: `next` of the answer before.
         #[param(required = false, nullable = false)]
         after: Option<String>,
+        /// Whether each stream comes with its `state`; then `limit` is at most 100.
+        #[param(required = false, nullable = false, default = false)]
+        state: Option<bool>,
     }
     PublishQuery(Query) {
         /// The event's subject; the header `Event-Subject` says the same, and the parameter wins.

@@ -41,13 +41,14 @@ pub fn documented() -> OpenApiRouter<App> {
         .routes(routes!(console::client))
 }
 
-/// The whole service. The WebSockets are documented in `openapi/websocket.md`: OpenAPI has no words for them.
+/// The whole service. The WebSockets are documented in `docs/websocket.md`: OpenAPI has no words for them.
 pub fn service(app: App) -> Service {
     let (router, _) = documented().split_for_parts();
     let mut router = router
         .route("/v1/streams/{stream}/ws", get(socket::single::open))
         .route("/v1/ws", get(socket::many::open))
         .route("/docs/rapidoc-min.js", get(docs::script))
+        .route("/console/{file}", get(console::file))
         .fallback(edge::route_not_found)
         .method_not_allowed_fallback(edge::method_not_allowed)
         .layer(CatchPanicLayer::custom(edge::panicked));

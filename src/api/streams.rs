@@ -53,7 +53,8 @@ pub async fn put_stream(
 
 /// List streams
 ///
-/// In order of name. `next` of one answer is `after` of the next request.
+/// In order of name. `next` of one answer is `after` of the next request. `state=true` asks the leaders of all the streams of the page at
+/// once how they are; one that has no leader is shown as a replica knows it.
 #[utoipa::path(
     get, path = "/v1/streams", operation_id = "listStreams", tag = "streams", params(ListQuery),
     responses((status = 200, description = "Streams in order of name", body = wire::StreamList), ListProblems),
@@ -61,14 +62,21 @@ pub async fn put_stream(
 pub async fn list_streams(mut query: Query, Ready(node): Ready) -> Result {
     let prefix = query.take("prefix")?.unwrap_or_default();
     let after = query.take("after")?;
-    let limit = query.number("limit", 1, limits::LIST_MAX as u64)?.unwrap_or(limits::PAGE_EVENTS as u64) as usize;
+    let state = query.parse("state", "true or false", |text| text.parse().ok())?.unwrap_or(false);
+    let most = if state { limits::LIST_STATES_MAX } else { limits::LIST_MAX };
+    let limit = query.number("limit", 1, most as u64)?.unwrap_or(limits::PAGE_EVENTS as u64) as usize;
     query.end()?;
     // One more than asked for tells whether there are more.
     let mut streams = node.list_streams(&prefix, after.as_deref(), limit + 1).await?;
     let more = streams.len() > limit;
     streams.truncate(limit);
     let next = streams.last().filter(|_| more).map(|last| last.name.to_string());
-    Ok(answer(&wire::StreamList { streams: streams.into_iter().map(summary).collect(), next }))
+    let mut shown: Vec<_> = streams.iter().map(summary).collect();
+    if state {
+        let states = node.stream_states(streams.iter().map(|stream| &stream.name)).await;
+        shown.iter_mut().zip(states).for_each(|(summary, info)| summary.state = info.map(state_of));
+    }
+    Ok(answer(&wire::StreamList { streams: shown, next, total: node.count_streams(&prefix) }))
 }
 
 /// Show a stream
@@ -141,7 +149,25 @@ pub async fn move_leader(
 }
 
 fn shape(info: node::StreamInfo) -> wire::Stream {
-    let replica = |replica: node::ReplicaInfo| wire::Replica {
+    let (name, created, settings) = (info.name.to_string(), Timestamp(info.created), (&info.settings).into());
+    let wire::StreamState { first_seq, last_seq, events, bytes, leader, term, replicas } = state_of(info);
+    wire::Stream { name, created, settings, first_seq, last_seq, events, bytes, leader, term, replicas }
+}
+
+fn state_of(info: node::StreamInfo) -> wire::StreamState {
+    wire::StreamState {
+        first_seq: info.first_seq,
+        last_seq: info.last_seq,
+        events: info.events,
+        bytes: info.bytes,
+        leader: info.leader.map(|leader| leader.to_string()),
+        term: info.term,
+        replicas: info.replicas.into_iter().map(replica).collect(),
+    }
+}
+
+fn replica(replica: node::ReplicaInfo) -> wire::Replica {
+    wire::Replica {
         node: replica.node.to_string(),
         leader: replica.leader,
         lag: replica.lag,
@@ -154,27 +180,16 @@ fn shape(info: node::StreamInfo) -> wire::Stream {
             node::ReplicaState::Damaged => wire::ReplicaState::Damaged,
         },
         why: replica.why,
-    };
-    wire::Stream {
-        name: info.name.to_string(),
-        created: Timestamp(info.created),
-        settings: (&info.settings).into(),
-        first_seq: info.first_seq,
-        last_seq: info.last_seq,
-        events: info.events,
-        bytes: info.bytes,
-        leader: info.leader.map(|leader| leader.to_string()),
-        term: info.term,
-        replicas: info.replicas.into_iter().map(replica).collect(),
     }
 }
 
-fn summary(stream: node::StreamSummary) -> wire::StreamSummary {
+fn summary(stream: &node::StreamSummary) -> wire::StreamSummary {
     wire::StreamSummary {
         name: stream.name.to_string(),
         created: Timestamp(stream.created),
         settings: (&stream.settings).into(),
-        leader: stream.leader.map(|leader| leader.to_string()),
+        state: None,
+        leader: stream.leader.as_ref().map(|leader| leader.to_string()),
         replicas: stream.replicas.iter().map(|node| node.to_string()).collect(),
     }
 }

@@ -352,6 +352,19 @@ impl Group {
         members.map(|(id, _)| (*id, Progress { voter: voters.contains(id), lag: lag(id) })).collect()
     }
 
+    /// At the leader: the others that are more than so many entries behind, or were not heard of.
+    pub fn behind(&self, lag_max: u64) -> Vec<u64> {
+        let watched = self.inner.raft.metrics();
+        let metrics = watched.borrow_watched();
+        let last = metrics.last_log_index.map_or(0, |index| index + 1);
+        let others = metrics.replication.iter().flatten().filter(|(id, _)| **id != self.inner.node);
+        let far = others.filter(|(_, matched)| {
+            let matched = matched.as_ref().map_or(0, |log_id| log_id.index() + 1);
+            last.saturating_sub(matched) > lag_max
+        });
+        far.map(|(id, _)| *id).collect()
+    }
+
     /// Whether the members are exactly these, all of them voters, and no change is under way.
     pub fn members_are(&self, wanted: &BTreeSet<u64>) -> bool {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();

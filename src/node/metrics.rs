@@ -2,7 +2,7 @@
 
 use super::{Inner, figures};
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge, histogram::Histogram};
 use prometheus_client::registry::Registry;
 use std::sync::Mutex;
 
@@ -11,6 +11,8 @@ pub struct Metrics {
     pub publish_requests: Counter,
     pub publish_events: Counter,
     pub publish_bytes: Counter,
+    pub publish_seconds: Histogram,
+    pub read_events: Counter,
     pub replicas_fenced: Counter,
     pub rebuilds_done: Counter,
     /// By [`HandOver`].
@@ -59,8 +61,11 @@ impl Default for Metrics {
         let publish_requests = counter("publish_requests", "Publish requests admitted by this node");
         let publish_events = counter("publish_events", "Events in publish requests admitted by this node");
         let publish_bytes = counter("publish_bytes", "Bytes of those events");
+        let read_events = counter("read_events", "Events given to readers by this node, live and from the log");
         let replicas_fenced = counter("replicas_fenced", "Replicas of this node that were found damaged and taken out of service");
         let rebuilds_done = counter("rebuilds_done", "Damaged replicas of this node that were made anew from the others");
+        let publish_seconds = Histogram::new(latency_bounds());
+        registry.register("publish_seconds", "From admission to acknowledgement of publishes of this node", publish_seconds.clone());
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -70,6 +75,8 @@ impl Default for Metrics {
             publish_requests,
             publish_events,
             publish_bytes,
+            publish_seconds,
+            read_events,
             replicas_fenced,
             rebuilds_done,
             handed_over: Default::default(),
@@ -88,6 +95,11 @@ impl Default for Metrics {
             registry: Mutex::new(registry),
         }
     }
+}
+
+/// Bounds of the buckets of a latency, in seconds: each half as long again as the one before, from 0.1 ms to about 11 s.
+fn latency_bounds() -> impl Iterator<Item = f64> {
+    (0..30).map(|power| 1e-4 * 1.5f64.powi(power))
 }
 
 impl Metrics {

@@ -4,8 +4,10 @@ use super::catalog::rejected;
 use super::error::{Error, Result};
 use super::lifecycle::CATALOG;
 use super::remote::{self, method};
+use super::streams::LAG_OK;
 use super::types::{ClusterInfo, NodeInfo, Readiness};
 use super::{Inner, Node};
+use crate::cluster::Group;
 use crate::cluster::mesh::{Lane, PeerState};
 use crate::core::NodeName;
 use crate::core::catalog::{Command, NodeState, Outcome};
@@ -71,19 +73,19 @@ impl Node {
             let stuck = out.stuck.map(|stuck| format!("; {stuck}")).unwrap_or_default();
             return Readiness::Rebuilding(format!("rebuilding: {}{stuck}", out.why));
         }
-        if node.catalog.current().leader.is_none() {
-            return Readiness::NoQuorum("the catalog has no leader".into());
+        if !node.catalog.get().is_some_and(|group| has_quorum(&group, &node.alive())) {
+            return Readiness::NoQuorum("the catalog has no leader or no majority in reach".into());
         }
         if node.directory.node(node.id).is_none() {
             return Readiness::Starting("waiting for the catalog".into());
         }
-        let (opening, leaderless) = node.unready_streams();
+        let (opening, stuck) = node.unready_streams();
         if opening > 0 {
             return Readiness::Starting(format!("{opening} replicas are opening"));
         }
-        match leaderless {
+        match stuck {
             0 => Readiness::Ready,
-            _ => Readiness::NoQuorum(format!("{leaderless} of the streams held here have no leader")),
+            _ => Readiness::NoQuorum(format!("{stuck} of the streams held here have no leader or no majority in reach")),
         }
     }
 
@@ -131,20 +133,21 @@ impl Inner {
         }
     }
 
-    /// How many replicas that belong here are not open, and how many open ones know no leader.
+    /// How many replicas that belong here are not open, and how many open ones have no quorum.
     fn unready_streams(&self) -> (usize, usize) {
         let catalog = self.directory.read();
+        let alive = self.alive();
         let mine = catalog.streams.values().filter(|record| record.placement.contains(&self.id));
-        mine.fold((0, 0), |(opening, leaderless), record| {
+        mine.fold((0, 0), |(opening, stuck), record| {
             // What is damaged is served by the other replicas.
             if self.is_out(record.group) {
-                return (opening, leaderless);
+                return (opening, stuck);
             }
             let local = self.stream_of_group(record.group).and_then(|stream| stream.local());
-            match local.map(|local| local.group.current().leader) {
-                None => (opening + 1, leaderless),
-                Some(None) => (opening, leaderless + 1),
-                Some(Some(_)) => (opening, leaderless),
+            match local.map(|local| has_quorum(&local.group, &alive)) {
+                None => (opening + 1, stuck),
+                Some(false) => (opening, stuck + 1),
+                Some(true) => (opening, stuck),
             }
         })
     }
@@ -165,7 +168,9 @@ impl Inner {
     /// The same with what each node leads and holds: a look at all streams.
     fn counted(&self, mut nodes: Vec<NodeInfo>) -> Vec<NodeInfo> {
         let (led, held) = self.counts();
+        let behind = self.behind();
         for node in &mut nodes {
+            node.replicas_behind = behind.get(&node.id).copied().unwrap_or(0);
             node.streams_led = led.get(&node.id).copied().unwrap_or(0);
             node.streams_held = held.get(&node.id).copied().unwrap_or(0);
         }
@@ -190,12 +195,24 @@ impl Inner {
             disk: self.disk.level(node.id),
             replicas_damaged: health(node.id).0,
             replicas_rebuilding: health(node.id).1,
+            replicas_behind: 0,
             id: node.id,
             name: node.name,
             url: node.url,
             state: node.state,
         });
         info.collect()
+    }
+
+    /// Replicas that are behind in the streams led here, by node.
+    fn behind(&self) -> BTreeMap<u64, u64> {
+        let mut behind = BTreeMap::new();
+        for group in self.groups.all().iter().filter(|group| group.id() != CATALOG) {
+            for id in group.behind(LAG_OK) {
+                *behind.entry(id).or_default() += 1;
+            }
+        }
+        behind
     }
 
     /// Streams led and held, by node. Of a stream without a replica here the preferred leader is taken for the leader.
@@ -217,4 +234,11 @@ impl Inner {
         }
         (led, held)
     }
+}
+
+/// Whether the group has a leader, and a majority of its voters can be reached. A leader that was left alone goes on calling itself
+/// one, and a follower goes on believing in the last it knew: so the leader alone tells nothing.
+fn has_quorum(group: &Group, alive: &BTreeSet<u64>) -> bool {
+    let voters = group.voters();
+    group.current().leader.is_some() && (voters.is_empty() || voters.intersection(alive).count() > voters.len() / 2)
 }

@@ -9,7 +9,7 @@ use crate::core::{NewEvent, Settings, StreamName, limits};
 use std::future::Future;
 use std::sync::Arc;
 use tokio::sync::oneshot;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 /// What an event costs of the node's bound besides its own bytes.
 const OVERHEAD_BYTES: u64 = 256;
@@ -47,11 +47,14 @@ impl Node {
         node.metrics.publish_bytes.inc_by(bytes);
         let forwarder = stream.forwarder(|| Forwarder::start(node, &stream));
         forwarder.submit(Submit { events, expected_last_seq, deadline, done, room }).await?;
-        let (node, group) = (node.clone(), stream.group);
+        let (node, group, began) = (node.clone(), stream.group, Instant::now());
         Ok(async move {
             match outcome.await.unwrap_or(Err(Error::OutcomeUnknown)) {
                 Err(error) => Err(node.explain(group, error).await),
-                published => published,
+                published => {
+                    node.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
+                    published
+                }
             }
         })
     }

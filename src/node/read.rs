@@ -109,6 +109,8 @@ impl Reader {
                 Err(error) => return Err(self.node.explain(self.stream.group, error).await),
             };
             self.start = Start::Seq(step.next);
+            let events = step.items.iter().filter(|item| matches!(item, Item::Event(_))).count();
+            self.node.metrics.read_events.inc_by(events as u64);
             return Ok(Chunk { items: step.items, next: step.next, last_seq: step.state.last_seq });
         }
     }

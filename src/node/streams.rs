@@ -21,6 +21,8 @@ use tokio::time::Instant;
 
 /// Longest wait for a stream's leader where the answer only describes.
 const STATUS_WAIT: Duration = Duration::from_secs(2);
+/// The same for each of many streams at once: one without a leader shall not hold up the others' answer.
+const GLANCE_WAIT: Duration = Duration::from_millis(300);
 /// Pause before asking again when nothing else tells that it is worth it.
 const ASK_PAUSE: Duration = Duration::from_millis(25);
 /// A replica so many entries behind is as good as up to date: it may be handed the leadership.
@@ -30,7 +32,7 @@ const CATCH_UP_WAIT: Duration = Duration::from_secs(2);
 const CATCH_UP_LOOK: Duration = Duration::from_millis(5);
 const MOVE_WAIT: Duration = Duration::from_secs(5);
 /// A replica so many entries behind its leader keeps up.
-const LAG_OK: u64 = 64;
+pub const LAG_OK: u64 = 64;
 
 impl Node {
     pub async fn put_stream(&self, name: &StreamName, patch: SettingsPatch) -> Result<(Put, StreamInfo)> {
@@ -49,6 +51,22 @@ impl Node {
             listed.filter(|record| after.is_none_or(|after| record.name.as_str() > after)).take(limit).cloned().collect()
         };
         Ok(records.iter().map(|record| self.inner.summarize(record)).collect())
+    }
+
+    /// How many streams there are whose names begin with `prefix`, as this node knows.
+    pub fn count_streams(&self, prefix: &str) -> u64 {
+        let catalog = self.inner.directory.read();
+        catalog.streams.keys().filter(|name| name.as_str().starts_with(prefix)).count() as u64
+    }
+
+    /// The state of each of these streams, all asked at once; `None` for one that was deleted meanwhile.
+    pub async fn stream_states(&self, names: impl Iterator<Item = &StreamName>) -> Vec<Option<StreamInfo>> {
+        let node = &self.inner;
+        let asked = names.map(|name| async move {
+            let stream = node.handle(&node.directory.stream(name)?);
+            Some(node.describe_within(&stream, GLANCE_WAIT).await)
+        });
+        futures_util::future::join_all(asked).await
     }
 
     pub async fn stream_info(&self, name: &StreamName) -> Result<StreamInfo> {
@@ -231,7 +249,12 @@ impl Inner {
 
     /// What the stream's leader says of it; without a leader what a replica here says.
     pub async fn describe(&self, stream: &Arc<Stream>) -> StreamInfo {
-        let status = self.status(stream).await;
+        self.describe_within(stream, STATUS_WAIT).await
+    }
+
+    /// The same, with a wait for the leader of its own.
+    async fn describe_within(&self, stream: &Arc<Stream>, wait: Duration) -> StreamInfo {
+        let status = self.status_within(stream, wait).await;
         let record = stream.record();
         let alive = self.alive();
         let lag = |id: u64| status.lags.iter().find(|(node, _)| *node == id).and_then(|(_, lag)| *lag);
@@ -269,7 +292,11 @@ impl Inner {
     }
 
     async fn status(&self, stream: &Arc<Stream>) -> Status {
-        let deadline = Instant::now() + STATUS_WAIT;
+        self.status_within(stream, STATUS_WAIT).await
+    }
+
+    async fn status_within(&self, stream: &Arc<Stream>, wait: Duration) -> Status {
+        let deadline = Instant::now() + wait;
         let mut best = stream.local().map(|local| Status::of(&local)).unwrap_or_else(Status::unknown);
         loop {
             let seen = stream.current();

@@ -176,6 +176,8 @@ pub struct NodeInfo {
     /// Its replicas that are damaged and cannot be rebuilt at present, and those that are being rebuilt; as it last said.
     pub replicas_damaged: u64,
     pub replicas_rebuilding: u64,
+    /// Its replicas that are behind in the streams that the answering node leads.
+    pub replicas_behind: u64,
     /// As the answering node last heard.
     pub disk: crate::store::Level,
 }

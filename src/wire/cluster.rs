@@ -46,6 +46,10 @@ pub struct Node {
     #[serde(default)]
     #[schema(minimum = 0, examples(0))]
     pub replicas_rebuilding: u64,
+    /// Its replicas that are behind in the streams that the answering node leads: the sum over all nodes' answers is all of them.
+    #[serde(default)]
+    #[schema(minimum = 0, examples(0))]
+    pub replicas_behind: u64,
     /// How much room its disk has, as the answering node last heard.
     #[serde(default)]
     pub disk: Disk,

@@ -22,7 +22,8 @@ pub use problem::{Code, Problem};
 pub use publish::{BatchAnswer, BatchEvent, BatchRequest, PublishAnswer};
 pub use start::Start;
 pub use stream::{
-    Leader, LeaderRequest, Purge, Purged, Replica, ReplicaState, Stream, StreamList, StreamSettings, StreamSettingsPatch, StreamSummary,
+    Leader, LeaderRequest, Purge, Purged, Replica, ReplicaState, Stream, StreamList, StreamSettings, StreamSettingsPatch, StreamState,
+    StreamSummary,
 };
 pub use time::{Span, Timestamp};
 pub use verify::{Agreement, ReplicaCheck, Reread, Verification, VerifyRequest};

@@ -248,6 +248,10 @@ pub struct StreamList {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub next: Option<String>,
+    /// How many streams there are whose names begin with `prefix`, wherever the page begins.
+    #[serde(default)]
+    #[schema(minimum = 0, examples(12))]
+    pub total: u64,
 }
 
 /// A stream as the catalog knows it.
@@ -262,6 +266,29 @@ pub struct StreamSummary {
     pub leader: Option<String>,
     /// The nodes that hold it.
     pub replicas: Vec<String>,
+    /// With `state=true`: how it is at the moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub state: Option<StreamState>,
+}
+
+/// What `GET /v1/streams/{stream}` says besides the settings.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+pub struct StreamState {
+    #[schema(minimum = 1)]
+    pub first_seq: u64,
+    #[schema(minimum = 0, examples(42))]
+    pub last_seq: u64,
+    #[schema(minimum = 0, examples(42))]
+    pub events: u64,
+    #[schema(minimum = 0, examples(11008))]
+    pub bytes: u64,
+    /// `null` while none leads.
+    #[schema(required = true, examples("n2"))]
+    pub leader: Option<String>,
+    #[schema(minimum = 0)]
+    pub term: u64,
+    pub replicas: Vec<Replica>,
 }
 
 /// What to remove: exactly one of the fields.

@@ -71,7 +71,10 @@ async fn health_and_cluster() {
     assert_eq!(shown["node"], "n1");
     let metrics = expect(get("/metrics"), 200).await;
     assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
-    assert!(!metrics.bytes.is_empty());
+    let text = String::from_utf8(metrics.bytes).unwrap();
+    for name in ["publish_events_total", "publish_seconds_bucket{le=\"0.0001\"}", "read_events_total"] {
+        assert!(text.contains(&format!("\nevermesh_{name} ")), "{name} is not in\n{text}");
+    }
 }
 
 #[tokio::test]
@@ -87,6 +90,19 @@ async fn documents_and_pages() {
     for path in ["/docs/rapidoc-min.js", "/evermesh.js"] {
         assert!(expect(get(path), 200).await.header("content-type").starts_with("text/javascript"), "{path}");
     }
+}
+
+#[tokio::test]
+async fn the_console_is_kept_and_asked_about() {
+    let page = expect(get("/"), 200).await;
+    assert!(page.header("content-security-policy").contains("default-src 'none'"));
+    for path in ["/", "/console/app.js", "/console/base.css", "/evermesh.js"] {
+        let file = expect(get(path), 200).await;
+        let again = expect(get(path).header("If-None-Match", file.header("etag")), 304).await;
+        assert!(again.bytes.is_empty() && !file.bytes.is_empty(), "{path}");
+        assert_eq!(again.header("etag"), file.header("etag"));
+    }
+    assert_eq!(expect(get("/console/none.js"), 404).await.json["code"], "route-not-found");
 }
 
 #[tokio::test]

@@ -40,6 +40,25 @@ async fn streams_are_listed_page_by_page() {
     let rest = expect(get("/v1/streams?prefix=list-&limit=2&after=list-b"), 200).await;
     assert_eq!(names(&rest.json), ["list-c"]);
     assert!(rest.json.get("next").is_none());
+    // `total` counts all of them, whatever the page.
+    assert_eq!((&first.json["total"], &rest.json["total"]), (&json!(3), &json!(3)));
+    assert!(first.json["streams"][0].get("state").is_none());
+}
+
+#[tokio::test]
+async fn a_list_tells_how_its_streams_are_when_asked() {
+    publish_all("state-a", &["1", "2"]).await;
+    expect(put("/v1/streams/state-b").json(&json!({"replicas": 1})), 201).await;
+    for node in 0..3 {
+        let list = expect(request(node, Method::GET, "/v1/streams?prefix=state-&state=true"), 200).await;
+        let [a, b] = [0, 1].map(|at| &list.json["streams"][at]["state"]);
+        assert_eq!((&a["last_seq"], &a["events"], a["replicas"].as_array().unwrap().len()), (&json!(2), &json!(2), 3));
+        assert_eq!((&b["last_seq"], b["replicas"].as_array().unwrap().len()), (&json!(0), 1));
+        let single = expect(get("/v1/streams/state-a"), 200).await;
+        assert_eq!(a["leader"], single.json["leader"]);
+    }
+    expect(get("/v1/streams?state=true&limit=101"), 400).await;
+    expect(get("/v1/streams?state=yes"), 400).await;
 }
 
 #[tokio::test]

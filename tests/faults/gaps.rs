@@ -10,7 +10,7 @@ use crate::collect;
 use crate::history::{Op, Outcome, StreamHistory};
 use crate::inside::Place;
 use crate::invariants;
-use crate::run::{Folder, start_cluster};
+use crate::run::{Folder, asked_to_end, start_cluster};
 use crate::value::Value;
 use crate::workload::http::{Answer, Http};
 use serde_json::json;
@@ -113,7 +113,7 @@ pub async fn run(args: Gaps, place: Place) -> Result<bool> {
     }
     let outcome = tokio::select! {
         outcome = measure(&args, place, &folder) => outcome,
-        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        () = asked_to_end() => Err("interrupted".into()),
     };
     folder.end(matches!(outcome, Ok(true)));
     outcome

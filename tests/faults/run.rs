@@ -38,7 +38,7 @@ pub async fn run(args: Run, place: Place) -> Result<bool> {
     println!("{again}\ndata and logs in {}", folder.path.display());
     let outcome = tokio::select! {
         outcome = all_of_it(&args, place, seed, &kinds, &folder) => outcome,
-        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        () = asked_to_end() => Err("interrupted".into()),
     };
     let good = matches!(outcome, Ok(true));
     if !good {
@@ -160,6 +160,17 @@ async fn judge(nemesis: &mut Nemesis, recorded: Vec<Recorded>) -> Totals {
         broken.into_iter().for_each(|violation| shared.violate(violation));
     }
     Totals { checked, nodes: nodes.len() }
+}
+
+/// A Ctrl-C, or a wish to end from outside.
+pub async fn asked_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    let (mut interrupt, mut terminate) = (interrupt.expect("signals can be listened for"), terminate.expect("signals can be listened for"));
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
 }
 
 /// Where a run keeps everything.

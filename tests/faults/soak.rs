@@ -10,7 +10,7 @@ use crate::gaps::{commit, machine};
 use crate::inside::Place;
 use crate::invariants::{Kind as Broken, Violation};
 use crate::report;
-use crate::run::{Folder, start_cluster};
+use crate::run::{Folder, asked_to_end, start_cluster};
 use crate::value::Value;
 use crate::workload::{self, Shared, Size, http::Http, watch};
 use serde_json::json;
@@ -96,7 +96,7 @@ pub async fn run(args: Soak, place: Place) -> Result<bool> {
     let folder = Folder::new(args.common.folder.clone(), args.common.keep)?;
     let outcome = tokio::select! {
         outcome = all_of_it(&args, place, &folder) => outcome,
-        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        () = asked_to_end() => Err("interrupted".into()),
     };
     folder.end(matches!(outcome, Ok(true)));
     outcome

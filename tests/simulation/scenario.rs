@@ -101,7 +101,7 @@ impl Scenario {
         for id in 1..=hosts {
             self.world.add_host(id);
             self.world.start(id);
-            if id == 1 && seed % 2 == 0 {
+            if id == 1 && seed.is_multiple_of(2) {
                 self.kill_the_founder(seed);
             }
             self.world.run_for(20);

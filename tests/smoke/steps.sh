@@ -1,34 +1,61 @@
 # The steps of ./test, in the order they run. Each is a function step_NAME that fails when something is wrong.
 
-step_formatting() { "$CARGO" fmt --check; }
+step_formatting() { "$CARGO" fmt --all --check; }
 
-step_clippy() { "$CARGO" clippy --locked --all-targets -- -D warnings; }
+step_clippy() { "$CARGO" clippy --locked --workspace --all-targets -- -D warnings; }
 
 step_tests() {
     local log=$SMOKE/cargo-test.log rc=0
-    "$CARGO" test --locked 2>&1 | tee "$log" || rc=$?
+    "$CARGO" test --locked --workspace 2>&1 | tee "$log" || rc=$?
     # shellcheck disable=SC2046
     count $(awk '/^test result:/ { gsub(/;/, ""); for (i = 1; i < NF; i++) { if ($(i+1) == "passed") p += $i; if ($(i+1) == "failed") f += $i } }
         END { print p + 0, f + 0 }' "$log")
     return "$rc"
 }
 
-# The browser client, with sockets that the tests hold in their hands.
+# The browser client, with sockets and a clock that the tests hold in their hands; its package, types and weight; what the console
+# computes.
 step_web() {
     local log=$SMOKE/web.log rc=0
-    node --test --test-reporter=tap web/client/*.test.js >"$log" 2>&1 || rc=$?
-    grep -E '^ *not ok|^# (pass|fail) ' "$log"
-    count "$(awk '/^# pass /{n=$3} END{print n+0}' "$log")" "$(awk '/^# fail /{n=$3} END{print n+0}' "$log")"
+    node --test --test-reporter=tap web/client/tests/*.test.js web/console/*.test.js >"$log" 2>&1 || rc=$?
+    grep -E '^ *not ok|^# (pass|fail) |bytes gzipped' "$log"
+    count_tap "$log"
     ((rc == 0)) || cat "$log"
     return "$rc"
 }
 
+# The client in Debian's Chromium and in Node, while every node of a cluster dies once.
+step_browser() { on_kept_data browser browser_tests; }
+
+browser_tests() {
+    local log=$SMOKE/browser.log.tap rc=0
+    # Node 20 has its WebSocket behind this flag, later ones have it anyway.
+    env EVERMESH_NODES="${NODES[*]}" EVERMESH_DATA="$1" EVERMESH="$EVERMESH" node --experimental-websocket --no-warnings --test \
+        --test-reporter=tap --test-reporter-destination="$log" --test-reporter=spec --test-reporter-destination=stdout tests/browser/*.test.js || rc=$?
+    count_tap "$log"
+    return "$rc"
+}
+
+# count_tap FILE: what node's test runner wrote.
+count_tap() { count "$(awk '/^# pass /{n=$3} END{print n+0}' "$1")" "$(awk '/^# fail /{n=$3} END{print n+0}' "$1")"; }
+
 step_build() { "$CARGO" build --locked --release --bin evermesh; }
 
-# Every curl and evermesh line of the README and of docs/, as it stands there, against this cluster's ports.
-step_readme() {
-    start_cluster readme || return
-    tests/smoke/readme.sh "$EVERMESH" "${NODES[@]}"
+# The README and docs/: every command as it stands there, then every link and name, and the systemd unit.
+step_readme() { on_kept_data readme documents evermesh-data; }
+
+documents() {
+    local folder=${1%/evermesh-data} rc=0
+    python3 tests/smoke/documents/run.py "$EVERMESH" "$folder" "${NODES[@]}" || rc=1
+    python3 tests/smoke/documents/check.py "$EVERMESH" "${NODES[0]}" || rc=1
+    check_unit "$folder" || rc=1
+    return "$rc"
+}
+
+# systemd looks whether the program is there: this one is.
+check_unit() {
+    sed "s|/usr/local/bin/evermesh|$EVERMESH|" deploy/evermesh.service >"$1/evermesh.service"
+    systemd-analyze verify "$1/evermesh.service" && say "systemd takes the unit"
 }
 
 # A cluster of its own: schemathesis creates, purges and deletes what it likes. The two calls that take a node away for good are
@@ -56,13 +83,14 @@ step_leader_killed() {
     start_cluster leader-killed && leader_killed
 }
 
-# on_kept_data NAME COMMAND: a cluster whose data outlives its processes, and the command with the data's folder.
+# on_kept_data NAME COMMAND [FOLDER]: a cluster whose data outlives its processes, and the command with the data's folder (of this name).
 on_kept_data() {
-    local data rc=0
-    data=$(mktemp -d) || return
+    local place data rc=0
+    place=$(mktemp -d) || return
+    data=$place${3:+/$3}
     { start_cluster "$1" --data "$data" && "$2" "$data"; } || rc=$?
     stop_cluster
-    rm -rf "$data"
+    rm -rf "$place"
     return "$rc"
 }
 

@@ -85,10 +85,12 @@ impl Pace {
 
     /// Waits until the next request is due and gives that time; `None` when the time is over.
     async fn next(&self) -> Option<Instant> {
-        let due = match self.every {
-            Some(every) => self.began + every.mul_f64(self.taken.fetch_add(1, Ordering::Relaxed) as f64),
-            None => Instant::now(),
+        let Some(every) = self.every else {
+            // Not even a sleep until now: timers have a grain of a millisecond, which would be measured along.
+            let now = Instant::now();
+            return (now < self.until).then_some(now);
         };
+        let due = self.began + every.mul_f64(self.taken.fetch_add(1, Ordering::Relaxed) as f64);
         if due >= self.until {
             return None;
         }

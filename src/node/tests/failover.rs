@@ -63,6 +63,19 @@ async fn publishes_at_the_others_outlive_their_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_left_alone_is_not_ready() {
+    let orders = name("orders");
+    let cluster = Cluster::of_three(&orders, None).await;
+    let leader = cluster.leading(cluster.group(&orders)).await;
+    let (alone, others): (Vec<_>, Vec<_>) = cluster.nodes.iter().enumerate().partition(|(at, _)| *at == leader);
+    for (_, node) in &others {
+        kill(node).await;
+    }
+    until("it says so", || matches!(alone[0].1.readiness(), Readiness::NoQuorum(_))).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_upgrade_loses_nothing() {
     let orders = name("orders");
     let mut cluster = Cluster::of_three(&orders, Some(1)).await;

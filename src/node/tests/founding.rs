@@ -26,9 +26,8 @@ async fn a_founder_that_only_remembers_its_place_founds_at_the_next_start() {
     node.stop().await;
     let node = resume(&folder).await.unwrap();
     until("it is there again", || node.readiness() == Readiness::Ready).await;
-    let catalog = node.inner.directory.read();
-    assert_eq!((catalog.cluster, catalog.nodes.len(), catalog.next_node), (7, 1, 2));
-    drop(catalog);
+    let there = |catalog: &crate::core::catalog::Catalog| (catalog.cluster, catalog.nodes.len(), catalog.next_node);
+    assert_eq!(there(&node.inner.directory.read()), (7, 1, 2));
     node.stop().await;
 }
 
