@@ -1,8 +1,10 @@
 //! CloudEvents 1.0 over HTTP, in all three modes, as events and back.
 //!
 //! `id` becomes the event's id, `type` its subject unless one is given; `datacontenttype` its content type. Every attribute but the
-//! id is kept as a header `ce-*`, `ce-type` too (a subject given beside it would hide it): so the event reads back as a CloudEvent in
-//! binary mode.
+//! id is kept as a header `ce-*`, `ce-type` too (a subject given beside it would hide it): so the event reads back as a CloudEvent.
+//!
+//! - What is kept is an attribute's text, whichever mode it came in: the percent-encoding of the binary mode is of the headers alone.
+//! - Any event reads as a CloudEvent in JSON; one that came otherwise has attributes made from what it has.
 
 use super::{
     body,
@@ -10,13 +12,15 @@ use super::{
     extract::{bad_header, header_text},
 };
 use crate::{
-    core::{NewEvent, Text, limits, name},
+    core::{Event, NewEvent, StreamName, Text, limits, name},
     node,
-    wire::{Code, publish},
+    wire::{Code, Timestamp, event::json_value, is_json_type, publish},
 };
 use axum::http::{HeaderMap, HeaderName};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
@@ -27,6 +31,12 @@ pub const BATCH: &str = "application/cloudevents-batch+json";
 pub const ID: &str = "ce-id";
 
 const SPEC_VERSION: HeaderName = HeaderName::from_static("ce-specversion");
+/// What an attribute's text must not have in a header: with these, all that is not printable ASCII (CloudEvents over HTTP, 3.1.3.2).
+const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
+/// The type of an event that has no subject and came otherwise.
+const DEFAULT_TYPE: &str = "event";
+/// Members of a CloudEvent in JSON that are no attributes of a header's name.
+const MEMBERS: [&str; 2] = ["data", "datacontenttype"];
 /// The attributes that every CloudEvent has.
 const REQUIRED: [&str; 4] = ["specversion", "id", "source", "type"];
 
@@ -88,10 +98,28 @@ pub fn is_binary(headers: &HeaderMap) -> bool {
 pub fn binary(headers: &HeaderMap, event: &mut NewEvent) -> Result<()> {
     let mut attributes = BTreeMap::new();
     for name in headers.keys().filter(|name| name.as_str().starts_with("ce-")) {
-        let value = header_text(headers, name)?.unwrap_or_default();
+        let value = decode(&header_text(headers, name)?.unwrap_or_default()).map_err(|why| bad_header(name, why))?;
         attributes.insert(name.as_str()["ce-".len()..].to_owned(), value);
     }
     attribute_fields(attributes, event).map_err(|why| bad_header(&SPEC_VERSION, &why))
+}
+
+/// An attribute's text, as a header has it: a quoted string perhaps, percent-encoded. What is no encoding stands for itself.
+fn decode(value: &str) -> std::result::Result<String, &'static str> {
+    let quoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let plain = quoted.map_or_else(|| value.to_owned(), unescape);
+    percent_decode_str(&plain).decode_utf8().map(String::from).map_err(|_| "its value is not UTF-8 when decoded")
+}
+
+/// What a quoted string stands for: a backslash gives the character behind it.
+fn unescape(quoted: &str) -> String {
+    let mut chars = quoted.chars();
+    std::iter::from_fn(|| chars.next().and_then(|c| if c == '\\' { chars.next() } else { Some(c) })).collect()
+}
+
+/// An attribute's text for a header.
+pub fn encode(text: &str) -> String {
+    utf8_percent_encode(text, ENCODED).to_string()
 }
 
 /// Reads one CloudEvent in structured mode.
@@ -176,6 +204,72 @@ fn attribute_fields(mut attributes: BTreeMap<String, String>, event: &mut NewEve
     Ok(())
 }
 
+/// Whether an event came as a CloudEvent: it has the attributes that every one has.
+pub fn is_one(event: &Event) -> bool {
+    let has = |attribute: &str| event.headers.iter().any(|(name, _)| name.strip_prefix("ce-") == Some(attribute));
+    event.id.is_some() && ["specversion", "source", "type"].into_iter().all(has)
+}
+
+/// An event as a CloudEvent in JSON.
+pub fn write(stream: &StreamName, event: &Event) -> Vec<u8> {
+    let mut fields: BTreeMap<&str, Box<RawValue>> = BTreeMap::new();
+    for (name, value) in attributes(stream, event) {
+        fields.insert(name, text(&value));
+    }
+    if !event.content_type.is_empty() {
+        fields.insert("datacontenttype", text(&event.content_type));
+    }
+    if !event.data.is_empty() {
+        let (name, data) = written_data(event);
+        fields.insert(name, data);
+    }
+    serde_json::to_vec(&fields).expect("texts and JSON are written to memory")
+}
+
+/// Events as a batch of CloudEvents.
+pub fn write_batch<'a>(stream: &StreamName, events: impl Iterator<Item = &'a Event>) -> Vec<u8> {
+    let mut out = vec![b'['];
+    for (at, event) in events.enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        out.extend(write(stream, event));
+    }
+    out.push(b']');
+    out
+}
+
+/// Every attribute but the content type.
+fn attributes<'a>(stream: &StreamName, event: &'a Event) -> BTreeMap<&'a str, String> {
+    let id = event.id.as_ref().map_or_else(|| event.seq.to_string(), |id| id.to_string());
+    let mut attributes = BTreeMap::from([("id", id)]);
+    if is_one(event) {
+        let kept = event.headers.iter().filter_map(|(name, value)| Some((name.strip_prefix("ce-")?, value.to_string())));
+        attributes.extend(kept.filter(|(name, _)| check_name(name).is_ok() && !MEMBERS.contains(name)));
+    } else {
+        let kind = event.subject.as_ref().map_or(DEFAULT_TYPE, |subject| subject);
+        let made = [("specversion", "1.0".into()), ("source", format!("/v1/streams/{stream}")), ("type", kind.to_owned())];
+        attributes.extend(made);
+        attributes.insert("time", Timestamp(event.time).to_string());
+    }
+    attributes
+}
+
+/// The data with the name of its member. A CloudEvent without a content type is JSON in this form.
+fn written_data(event: &Event) -> (&'static str, Box<RawValue>) {
+    let json = event.content_type.is_empty() || is_json_type(&event.content_type);
+    let data = match std::str::from_utf8(&event.data) {
+        _ if json => json_value(&event.data),
+        Ok(plain) => Some(text(plain)),
+        Err(_) => None,
+    };
+    data.map_or_else(|| ("data_base64", text(&BASE64_STANDARD.encode(&event.data))), |data| ("data", data))
+}
+
+fn text(text: &str) -> Box<RawValue> {
+    to_raw_value(text).expect("a string is written to memory")
+}
+
 fn invalid(why: String) -> Failure {
     Failure::new(Code::InvalidBody, why)
 }
@@ -183,6 +277,7 @@ fn invalid(why: String) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Time;
 
     #[test]
     fn the_modes_give_the_same_event() {
@@ -197,6 +292,59 @@ mod tests {
         assert_eq!((structured.id.as_deref(), structured.subject.as_deref()), (Some("7"), Some("a.b")));
         let kept: Vec<_> = structured.headers.iter().map(|(name, value)| format!("{}={}", &**name, &**value)).collect();
         assert_eq!(kept, ["ce-rank=3", "ce-source=/s", "ce-specversion=1.0", "ce-type=a.b"]);
+    }
+
+    #[test]
+    fn header_values_are_percent_encoded() {
+        for (text, header) in [
+            ("Fußball \"1\" 50%41", "Fu%C3%9Fball%20%221%22%2050%2541"),
+            ("€ 😀", "%E2%82%AC%20%F0%9F%98%80"),
+            ("/shop?a=b#c!~'", "/shop?a=b#c!~'"),
+        ] {
+            assert_eq!(encode(text), header);
+            assert_eq!(decode(header).as_deref(), Ok(text));
+        }
+        for (header, text) in
+            [("Fußball 1", "Fußball 1"), ("100%", "100%"), ("%zz", "%zz"), (r#""a \"b\" %41""#, "a \"b\" A"), ("\"", "\"")]
+        {
+            assert_eq!(decode(header).as_deref(), Ok(text), "{header}");
+        }
+        assert!(decode("%ff").is_err());
+    }
+
+    fn written(event: NewEvent) -> String {
+        let stream = StreamName::new("orders").unwrap();
+        String::from_utf8(write(&stream, &Event::new(event, 7, Time(0)))).unwrap()
+    }
+
+    #[test]
+    fn a_cloud_event_is_written_as_it_was_read() {
+        let attributes = r#""id":"7","source":"/s","specversion":"1.0","subject":"50%41","type":"a.b""#;
+        for data in [
+            String::new(),
+            r#""data":{"x": 1},"datacontenttype":"application/json","#.into(),
+            r#""data":"a\nb","datacontenttype":"text/plain","#.into(),
+            r#""data_base64":"/w==","datacontenttype":"image/png","#.into(),
+            r#""data_base64":"/w==","#.into(),
+        ] {
+            let json = format!("{{{data}{attributes}}}");
+            assert_eq!(written(structured(json.as_bytes()).unwrap()), json);
+        }
+    }
+
+    #[test]
+    fn any_event_is_written_as_a_cloud_event() {
+        let event = NewEvent { data: "x".into(), content_type: "text/plain".into(), ..NewEvent::default() };
+        assert_eq!(
+            written(event.clone()),
+            r#"{"data":"x","datacontenttype":"text/plain","id":"7","source":"/v1/streams/orders","specversion":"1.0","time":"1970-01-01T00:00:00.000000Z","type":"event"}"#
+        );
+        let named = NewEvent { subject: Some("orders.eu".into()), id: Some("o-1".into()), data: Default::default(), ..event };
+        assert_eq!(
+            written(named),
+            r#"{"datacontenttype":"text/plain","id":"o-1","source":"/v1/streams/orders","specversion":"1.0","time":"1970-01-01T00:00:00.000000Z","type":"orders.eu"}"#
+        );
+        assert!(structured(written(NewEvent::default()).as_bytes()).is_ok());
     }
 
     #[test]

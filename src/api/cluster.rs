@@ -11,6 +11,8 @@ use crate::{node, wire};
 use axum::{http::StatusCode, response::IntoResponse};
 
 /// Show the cluster
+///
+/// Every node as this one knows it, with the streams that it leads and holds, and the leader of the catalog.
 #[utoipa::path(
     get, path = "/v1/cluster", operation_id = "getCluster", tag = "cluster",
     responses((status = 200, description = "The cluster as this node sees it", body = wire::Cluster), ClusterProblems),

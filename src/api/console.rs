@@ -97,12 +97,16 @@ fn import_map(page: &str) -> Option<&str> {
 }
 
 /// The console
+///
+/// Shows the nodes, who leads what, and the streams with their events as they come.
 #[utoipa::path(get, path = "/", operation_id = "console", tag = "operation", responses((status = 200, description = "A page for people", body = String, content_type = "text/html")))]
 pub async fn page(headers: HeaderMap) -> Response {
     ([(header::CONTENT_SECURITY_POLICY, POLICY.as_str())], INDEX.answer(&headers)).into_response()
 }
 
 /// The browser client, an ES module
+///
+/// Publishes and subscribes over one WebSocket, and goes on at another node when its node goes away. It needs no other file.
 #[utoipa::path(get, path = "/evermesh.js", operation_id = "client", tag = "operation", responses((status = 200, description = "An ES module", body = String, content_type = "text/javascript")))]
 pub async fn client(headers: HeaderMap) -> Response {
     CLIENT.answer(&headers)

@@ -1,6 +1,6 @@
-//! The API's document, and the page that shows it without any outside host.
+//! The API's documents, and the page that shows the one for HTTP without any outside host.
 
-use super::openapi;
+use super::{asyncapi, openapi};
 use axum::{
     http::header,
     response::{IntoResponse, Response},
@@ -8,6 +8,7 @@ use axum::{
 use std::sync::LazyLock;
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(openapi::document);
+static ASYNC_DOCUMENT: LazyLock<String> = LazyLock::new(asyncapi::document);
 
 /// Everything that the page shows comes from this node.
 const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src *";
@@ -23,12 +24,24 @@ const PAGE: &str = r#"<!doctype html>
 "#;
 
 /// The document of this API
+///
+/// Requests and answers over HTTP; for WebSockets and server-sent events see `/asyncapi.json`.
 #[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "operation", responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value, content_type = "application/json")))]
 pub async fn document() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
 }
 
+/// The document of the WebSockets and of server-sent events
+///
+/// Their channels and every message that goes over them, of the same types as this document.
+#[utoipa::path(get, path = "/asyncapi.json", operation_id = "asyncapi", tag = "operation", responses((status = 200, description = "AsyncAPI 3.1", body = serde_json::Value, content_type = "application/json")))]
+pub async fn async_document() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], ASYNC_DOCUMENT.as_str()).into_response()
+}
+
 /// The document as a page
+///
+/// Shows `/openapi.json`, and needs no other host for it.
 #[utoipa::path(get, path = "/docs", operation_id = "docs", tag = "operation", responses((status = 200, description = "A page for people", body = String, content_type = "text/html")))]
 pub async fn page() -> Response {
     ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY)], PAGE).into_response()

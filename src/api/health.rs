@@ -33,6 +33,8 @@ pub async fn livez() -> Response {
 }
 
 /// Whether this node should get requests
+///
+/// For load balancers and rolling restarts: 503 while the node starts, drains, or has no quorum for what it holds.
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "operation", responses((status = 200, description = "It should", body = Health), ReadyProblems))]
 pub async fn readyz(State(app): State<App>) -> Result {
     let readiness = app.slot.get().map_or_else(|| Readiness::Starting("the node is not running yet".into()), |node| node.readiness());
@@ -47,6 +49,8 @@ pub async fn readyz(State(app): State<App>) -> Result {
 }
 
 /// Metrics for Prometheus
+///
+/// Of this node alone: a scraper asks every node.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "metrics", tag = "operation",
     responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"), StartingProblems),

@@ -11,6 +11,7 @@
 //! Not done here: authentication. The API is meant for loopback or a trusted network, and does not look at `Host` or `Origin`:
 //! a page from anywhere that a browser on this machine shows may call it.
 
+mod asyncapi;
 mod body;
 mod cloudevents;
 mod cluster;
@@ -18,6 +19,7 @@ mod console;
 mod docs;
 mod edge;
 mod error;
+mod event;
 mod extract;
 mod follow;
 mod health;
@@ -37,6 +39,7 @@ mod state;
 mod streams;
 mod verify;
 
-pub use openapi::document;
+pub use asyncapi::document as asyncapi;
+pub use openapi::document as openapi;
 pub use serve::serve;
 pub use state::{Options, Slot};

@@ -8,7 +8,7 @@ use crate::{
     core::limits,
     wire::{BatchAnswer, Code, Problem, PublishAnswer},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use utoipa::{
     IntoParams, IntoResponses, OpenApi, ToSchema,
@@ -22,7 +22,7 @@ use utoipa::{
 #[openapi(
     info(
         title = "Evermesh",
-        description = "A durable event service. Every node serves all of it, with the same result whichever node is asked.\n\nThe WebSockets, `/v1/ws` and `/v1/streams/{stream}/ws`, are described in `docs/websocket.md`.",
+        description = "A durable event service. Every node serves all of it, with the same result whichever node is asked.\n\nThe WebSockets, `/v1/ws` and `/v1/streams/{stream}/ws`, and server-sent events are described in [`/asyncapi.json`](/asyncapi.json), an AsyncAPI document.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     servers((url = "/", description = "The node that serves this document")),
@@ -45,18 +45,7 @@ pub fn base() -> utoipa::openapi::OpenApi {
 pub fn document() -> String {
     let document = router::documented().to_openapi();
     let mut document = serde_json::to_value(&document).expect("a document has only fields that JSON can hold");
-    // The builders have no word for these.
-    let schemas = &mut document["components"]["schemas"];
-    schemas["BatchEvent"]["oneOf"] = json!([{ "required": ["data"] }, { "required": ["data_base64"] }]);
-    schemas["CloudEvent"]["not"] = json!({ "required": ["data", "data_base64"] });
-    schemas["CloudEvent"]["propertyNames"] = json!({ "pattern": "^([a-z0-9]{1,125}|data_base64)$" });
-    schemas["CloudEvent"]["maxProperties"] = json!(limits::HEADERS_MAX);
-    schemas["CloudEvent"]["additionalProperties"] = json!({
-        "description": "Any other attribute",
-        "type": ["string", "number", "boolean", "null"],
-        "maxLength": limits::HEADER_VALUE_BYTES_MAX,
-        "pattern": "^[^\\x00-\\x1f\\x7f-\\x9f]*$",
-    });
+    complete(&mut document["components"]["schemas"]);
     for path in ["/v1/streams/{stream}/events", "/v1/streams/{stream}/batch"] {
         for media_type in [cloudevents::BATCH, "application/x-ndjson"] {
             if let Some(body) = document["paths"][path]["post"]["requestBody"]["content"].get_mut(media_type) {
@@ -66,6 +55,26 @@ pub fn document() -> String {
         }
     }
     format!("{document:#}\n")
+}
+
+/// Says of schemas what the builders have no word for.
+pub fn complete(schemas: &mut Value) {
+    for one_of_two in ["BatchEvent", "Publish"] {
+        if let Some(schema) = schemas.get_mut(one_of_two) {
+            schema["oneOf"] = json!([{ "required": ["data"] }, { "required": ["data_base64"] }]);
+        }
+    }
+    if let Some(schema) = schemas.get_mut("CloudEvent") {
+        schema["not"] = json!({ "required": ["data", "data_base64"] });
+        schema["propertyNames"] = json!({ "pattern": "^([a-z0-9]{1,125}|data_base64)$" });
+        schema["maxProperties"] = json!(limits::HEADERS_MAX);
+        schema["additionalProperties"] = json!({
+            "description": "Any other attribute",
+            "type": ["string", "number", "boolean", "null"],
+            "maxLength": limits::HEADER_VALUE_BYTES_MAX,
+            "pattern": "^[^\\x00-\\x1f\\x7f-\\x9f]*$",
+        });
+    }
 }
 
 /// Declares parameters for the document; the handlers read them by name.
@@ -108,7 +117,7 @@ params! {
         /// Only streams behind this name: `next` of the answer before.
         #[param(required = false, nullable = false)]
         after: Option<String>,
-        /// Whether each stream comes with its `state`; then `limit` is at most 100.
+        /// Whether each stream comes with its `state`, as its leader says, or without one a replica. Such a page has at most 100 streams.
         #[param(required = false, nullable = false, default = false)]
         state: Option<bool>,
     }
@@ -242,6 +251,22 @@ fn response(codes: &[Code]) -> Response {
     response.build()
 }
 
+/// Compares a document with the one that is checked in, or writes it there when that is asked for.
+#[cfg(test)]
+pub fn check_golden(path: &str, document: &str, module: &str) {
+    let full = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("EVERMESH_REGENERATE").is_some() {
+        std::fs::write(&full, document).unwrap();
+    }
+    let golden = std::fs::read_to_string(full).unwrap_or_default();
+    let differs = golden.lines().zip(document.lines()).position(|(a, b)| a != b);
+    assert!(
+        golden == document,
+        "{path} is not what the code says (first at line {:?}); if the change is meant:\n  EVERMESH_REGENERATE=1 cargo test --lib {module}",
+        differs.map(|at| at + 1)
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,17 +274,6 @@ mod tests {
     /// The document is checked in, so that every change of the API is seen in review.
     #[test]
     fn the_document_is_the_golden_one() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json");
-        let document = document();
-        if std::env::var_os("EVERMESH_REGENERATE").is_some() {
-            std::fs::write(path, &document).unwrap();
-        }
-        let golden = std::fs::read_to_string(path).unwrap_or_default();
-        let differs = golden.lines().zip(document.lines()).position(|(a, b)| a != b);
-        assert!(
-            golden == document,
-            "openapi/openapi.json is not what the code says (first at line {:?}); if the change is meant:\n  EVERMESH_REGENERATE=1 cargo test --lib api::openapi",
-            differs.map(|at| at + 1)
-        );
+        check_golden("openapi/openapi.json", &document(), "api::openapi");
     }
 }

@@ -22,6 +22,8 @@ impl FromRequestParts<App> for Name {
 }
 
 /// Every problem
+///
+/// The codes that `code` of a problem may have, each with its status and a link to what it means.
 #[utoipa::path(get, path = "/problems", operation_id = "listProblems", tag = "operation", responses((status = 200, description = "A page for people", body = String, content_type = "text/html")))]
 pub async fn list() -> Response {
     let rows: String = CATALOGUE
@@ -32,6 +34,8 @@ pub async fn list() -> Response {
 }
 
 /// One problem
+///
+/// Why it happens and what to do: `type` of a problem leads here.
 #[utoipa::path(
     get, path = "/problems/{code}", operation_id = "getProblem", tag = "operation",
     params(("code" = String, Path, description = "The code of a problem", example = "stream-not-found")),

@@ -1,38 +1,51 @@
-//! Reading: pages of JSON, one event with its own bytes, and the choice among the forms.
+//! Reading: pages, and the choice among the forms.
 
 use super::{
     cloudevents,
     error::{Failure, Result},
-    extract::{Ready, Seq, Stream},
+    extract::{Ready, Stream},
     follow, ndjson,
-    openapi::{EventPath, EventProblems, ReadProblems, ReadQuery, StreamPath},
+    openapi::{ReadProblems, ReadQuery, StreamPath},
     params,
     query::Query,
     sse,
     state::App,
 };
 use crate::{
-    core::{Event, SubjectFilter, limits},
+    core::{StreamName, SubjectFilter, limits},
     node::{self, Delivery, From, Item, Reader, Take},
-    wire::{self, Code, Gap, Timestamp},
+    wire::{self, Code, Gap},
 };
 use axum::{
     body::Body,
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use std::{sync::Arc, time::Duration};
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 /// The forms in which events are given, the preferred one first.
-const FORMS: [(&str, Form); 3] =
-    [("application/json", Form::Json), ("application/x-ndjson", Form::Ndjson), ("text/event-stream", Form::Sse)];
+const FORMS: [(&str, Form); 4] = [
+    ("application/json", Form::Json),
+    ("application/x-ndjson", Form::Ndjson),
+    ("text/event-stream", Form::Sse),
+    (cloudevents::BATCH, Form::CloudEvents),
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Json,
     Ndjson,
     Sse,
+    CloudEvents,
+}
+
+impl Form {
+    /// Whether it is a page, and so ends.
+    fn is_page(self) -> bool {
+        matches!(self, Form::Json | Form::CloudEvents)
+    }
 }
 
 /// What a reader asked for.
@@ -49,12 +62,20 @@ pub struct Wanted {
 /// a line, to the end of the stream, and with `wait` goes on until nothing came for so long; `text/event-stream` is live (SSE): the
 /// `id` of each message is its seq, `Last-Event-ID` resumes, `event: gap` tells what retention removed, and a comment comes every
 /// 15 s. NDJSON and SSE end after `limit` events (up to 1,000,000,000), if it is given.
+///
+/// `application/cloudevents-batch+json` is a page of CloudEvents. An event that came otherwise has the stream's path as its `source`, its
+/// subject as its `type`, and its id or seq as its `id`. Where the next page begins is in the header `Link`, what is gone in `Event-Gaps`.
 #[utoipa::path(
     get, path = "/v1/streams/{stream}/events", operation_id = "readEvents", tag = "events", params(StreamPath, ReadQuery),
     responses(
-        (status = 200, description = "Events in order of seq", headers(("X-Request-Id" = String, description = "The request's id")), content(
+        (status = 200, description = "Events in order of seq", headers(
+            ("X-Request-Id" = String, description = "The request's id"),
+            ("Link" = Option<String>, description = "Of a page of CloudEvents: the next page, with `rel=\"next\"`"),
+            ("Event-Gaps" = Option<String>, description = "Of a page of CloudEvents: the seqs that are gone, such as `1-9, 20-29`"),
+        ), content(
             (wire::Page = "application/json", example = json!({"events": [{"seq": 42, "time": "2026-11-22T10:15:30.123456Z", "subject": "orders.eu.created", "id": "o-1001", "content_type": "application/json", "data": {"order": 1001}}], "next": 43, "last_seq": 42})),
             (String = "application/x-ndjson", example = json!("{\"seq\":42,\"time\":\"2026-11-22T10:15:30.123456Z\",\"content_type\":\"application/json\",\"data\":{\"order\":1001}}\n")),
+            (Vec<cloudevents::CloudEvent> = "application/cloudevents-batch+json"),
             (String = "text/event-stream", example = json!("id: 42\ndata: {\"seq\":42,\"time\":\"2026-11-22T10:15:30.123456Z\",\"content_type\":\"application/json\",\"data\":{\"order\":1001}}\n\n")),
         )),
         ReadProblems,
@@ -68,7 +89,7 @@ pub async fn read_events(
     Ready(node): Ready,
 ) -> Result {
     let form = negotiate(&headers)?;
-    let limit_max = if form == Form::Json { limits::PAGE_EVENTS_MAX as u64 } else { limits::LIVE_EVENTS_MAX };
+    let limit_max = if form.is_page() { limits::PAGE_EVENTS_MAX as u64 } else { limits::LIVE_EVENTS_MAX };
     let wanted = Wanted {
         from: params::start(&mut query)?,
         filter: params::filter(&mut query)?,
@@ -77,7 +98,7 @@ pub async fn read_events(
     };
     query.end()?;
     match form {
-        Form::Json => page(&node, &stream, wanted).await,
+        Form::Json | Form::CloudEvents => page(&node, &stream, wanted, form).await,
         Form::Ndjson => ndjson::respond(&app, &node, &stream, wanted).await,
         Form::Sse => sse::respond(&app, &node, &stream, wanted, &headers).await,
     }
@@ -99,16 +120,19 @@ fn negotiate(headers: &HeaderMap) -> Result<Form> {
         }
     }
     best.map(|(_, _, form)| form)
-        .ok_or_else(|| Failure::new(Code::NotAcceptable, "events are read as application/json, application/x-ndjson or text/event-stream"))
+        .ok_or_else(|| Failure::new(Code::NotAcceptable, format!("events are read as {}", FORMS.map(|(name, _)| name).join(", "))))
 }
 
+/// A media range that names the type itself.
+pub const EXACT: u32 = 3;
+
 /// How much one media range of `Accept` wants a media type, in thousandths, and how exactly it names it; `None`: not at all.
-fn weigh(range: &str, media_type: &str) -> Option<(u32, u32)> {
+pub fn weigh(range: &str, media_type: &str) -> Option<(u32, u32)> {
     let mut parts = range.split(';').map(str::trim);
     let name = parts.next()?.to_ascii_lowercase();
     let exactness = match name.as_str() {
         "*/*" => 1,
-        name if name == media_type => 3,
+        name if name == media_type => EXACT,
         name => match name.strip_suffix("/*") {
             Some(kind) if media_type.split('/').next() == Some(kind) => 2,
             _ => return None,
@@ -119,10 +143,10 @@ fn weigh(range: &str, media_type: &str) -> Option<(u32, u32)> {
 }
 
 /// A page of JSON.
-async fn page(node: &node::Node, stream: &crate::core::StreamName, wanted: Wanted) -> Result {
+async fn page(node: &node::Node, stream: &StreamName, wanted: Wanted, form: Form) -> Result {
     let from = wanted.from.unwrap_or(From::Earliest);
     let limit = wanted.limit.unwrap_or(limits::PAGE_EVENTS as u64) as usize;
-    let mut reader = node.reader(stream, from, wanted.filter).await?;
+    let mut reader = node.reader(stream, from, wanted.filter.clone()).await?;
     let mut gathered = Gathered::default();
     gathered.gather(&mut reader, limit, Duration::ZERO).await?;
     if gathered.is_empty()
@@ -130,10 +154,38 @@ async fn page(node: &node::Node, stream: &crate::core::StreamName, wanted: Wante
     {
         gathered.gather(&mut reader, limit, Duration::from_millis(wait)).await?;
     }
+    if form == Form::CloudEvents {
+        return Ok(cloud_events(stream, &gathered, &next_page(stream, &wanted, reader.cursor(), limit)));
+    }
     let events = gathered.events.iter().map(|delivery| follow::json(delivery));
     let body = wire::encode_page(events, &gathered.gaps, reader.cursor(), gathered.last_seq);
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, body).into_response())
+}
+
+/// A page of CloudEvents: a bare array, so that what else a page says is in headers.
+fn cloud_events(stream: &StreamName, gathered: &Gathered, next: &str) -> Response {
+    let mut headers = HeaderMap::new();
+    put(&mut headers, header::CONTENT_TYPE, cloudevents::BATCH);
+    put(&mut headers, header::CACHE_CONTROL, "no-store");
+    put(&mut headers, header::LINK, &format!("<{next}>; rel=\"next\""));
+    if !gathered.gaps.is_empty() {
+        let gaps: Vec<String> = gathered.gaps.iter().map(|gap| format!("{}-{}", gap.from, gap.to)).collect();
+        put(&mut headers, GAPS, &gaps.join(", "));
+    }
+    (headers, cloudevents::write_batch(stream, gathered.events.iter().map(|delivery| &delivery.event))).into_response()
+}
+
+/// Where the next page is, read in the same way.
+fn next_page(stream: &StreamName, wanted: &Wanted, next: u64, limit: usize) -> String {
+    let mut page = format!("/v1/streams/{stream}/events?from={next}&limit={limit}");
+    if let Some(filter) = &wanted.filter {
+        let _ = write!(page, "&subject={}", percent_encode(filter.as_str().as_bytes(), NON_ALPHANUMERIC));
+    }
+    if let Some(wait) = wanted.wait {
+        let _ = write!(page, "&wait={wait}ms");
+    }
+    page
 }
 
 #[derive(Default)]
@@ -175,86 +227,13 @@ impl Gathered {
     }
 }
 
-const SEQ: HeaderName = HeaderName::from_static("event-seq");
-const TIME: HeaderName = HeaderName::from_static("event-time");
-const SUBJECT: HeaderName = HeaderName::from_static("event-subject");
-const ID: HeaderName = HeaderName::from_static("event-id");
-
-/// Read one event
-///
-/// Its own bytes with its own content type. User headers come back as `Event-Header-*`; of an event that came as a CloudEvent, as
-/// the `ce-*` headers of the binary mode.
-#[utoipa::path(
-    get, path = "/v1/streams/{stream}/events/{seq}", operation_id = "getEvent", tag = "events", params(EventPath),
-    responses(
-        (status = 200, description = "The event as it was published", content_type = "*/*", body = serde_json::Value, headers(
-            ("Event-Seq" = u64, description = "Its seq"),
-            ("Event-Time" = String, description = "When it was taken, RFC 3339"),
-            ("Event-Subject" = Option<String>, description = "Its subject, if it has one"),
-            ("Event-Id" = Option<String>, description = "The publisher's id, if it has one"),
-            ("ETag" = String, description = "Never changes"),
-            ("Cache-Control" = String, description = "An event never changes"),
-        )),
-        (status = 304, description = "The client has it already", headers(("ETag" = String, description = "Never changes"))),
-        EventProblems,
-    ),
-)]
-pub async fn get_event(Stream(stream): Stream, Seq(seq): Seq, query: Query, headers: HeaderMap, Ready(node): Ready) -> Result {
-    query.end()?;
-    let delivery = node.get_event(&stream, seq).await?;
-    let event = &delivery.event;
-    // The time tells an event from the one with the same seq in a stream that was deleted and made anew.
-    let tag = format!("\"{seq}-{:x}\"", event.time.0);
-    let mut answer = HeaderMap::new();
-    put(&mut answer, header::ETAG, &tag);
-    put(&mut answer, header::CACHE_CONTROL, "public, max-age=31536000, immutable");
-    if matches_tag(&headers, &tag) {
-        return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
-    }
-    put_event(&mut answer, event);
-    Ok((answer, Body::from(event.data.clone())).into_response())
-}
-
-/// Whether a publisher's content type may stand in a header: `type/subtype` of tokens, and ASCII behind it (RFC 9110, 8.3.1). In the
-/// event's JSON it stands as it came.
-fn is_media_type(text: &str) -> bool {
-    let essence = text.split(';').next().unwrap_or_default().trim_end();
-    let token = |token: &str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
-    text.is_ascii() && essence.split_once('/').is_some_and(|(kind, subtype)| token(kind) && token(subtype))
-}
-
-fn put_event(answer: &mut HeaderMap, event: &Event) {
-    put(answer, SEQ, &event.seq.to_string());
-    put(answer, TIME, &Timestamp(event.time).to_string());
-    event.subject.iter().for_each(|subject| put(answer, SUBJECT, subject));
-    event.id.iter().for_each(|id| put(answer, ID, id));
-    put(answer, header::CONTENT_TYPE, if is_media_type(&event.content_type) { &event.content_type } else { "application/octet-stream" });
-    put(answer, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    // What a stranger published must not run as a page of this node.
-    put(answer, header::CONTENT_SECURITY_POLICY, "sandbox");
-    let cloud_event = event.headers.iter().any(|(name, _)| &**name == "ce-specversion");
-    if let Some(id) = event.id.as_ref().filter(|_| cloud_event) {
-        // Its own id, if it has another, follows among the headers and takes this one's place.
-        put(answer, HeaderName::from_static(cloudevents::ID), id);
-    }
-    for (name, value) in &event.headers {
-        let name = if cloud_event && name.starts_with("ce-") { name.to_string() } else { format!("event-header-{}", &**name) };
-        if let Ok(name) = HeaderName::try_from(name) {
-            put(answer, name, value);
-        }
-    }
-}
+const GAPS: HeaderName = HeaderName::from_static("event-gaps");
 
 /// Sets a header; a value that HTTP cannot carry was checked away when the event was published.
-fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+pub fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
         headers.insert(name, value);
     }
-}
-
-fn matches_tag(headers: &HeaderMap, tag: &str) -> bool {
-    let given = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    given.flat_map(|value| value.split(',')).map(str::trim).any(|given| given == "*" || given.trim_start_matches("W/") == tag)
 }
 
 /// A live response: never cached, never held back by something on the way.
@@ -299,25 +278,8 @@ mod tests {
         check(&["application/json;q=0.5", "application/x-ndjson;q=0.4"], Some(Form::Json));
         check(&["application/json;q=0, */*"], Some(Form::Ndjson));
         check(&["Application/X-NDJSON; charset=utf-8"], Some(Form::Ndjson));
+        check(&["application/cloudevents-batch+json"], Some(Form::CloudEvents));
         check(&["image/png"], None);
         check(&["application/json;q=0"], None);
-    }
-
-    #[test]
-    fn only_a_media_type_stands_in_the_header() {
-        for (text, expected) in
-            [("application/json", true), ("text/plain; charset=utf-8", true), ("", false), ("x", false), ("a/", false), ("é/x", false)]
-        {
-            assert_eq!(is_media_type(text), expected, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn tags_are_compared() {
-        for (given, expected) in [("\"1-a\"", true), ("W/\"1-a\"", true), ("\"x\", \"1-a\"", true), ("*", true), ("\"1-b\"", false)] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::IF_NONE_MATCH, HeaderValue::from_str(given).unwrap());
-            assert_eq!(matches_tag(&headers, "\"1-a\""), expected, "{given}");
-        }
     }
 }

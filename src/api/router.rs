@@ -1,6 +1,6 @@
 //! The routes and their documents in one list, and the layers around them.
 
-use super::{cluster, console, docs, edge, health, openapi, problems, publish, read, socket, state::App, streams, verify};
+use super::{cluster, console, docs, edge, event, health, openapi, problems, publish, read, socket, state::App, streams, verify};
 use axum::{
     Router,
     http::{HeaderName, Method, header},
@@ -26,7 +26,7 @@ pub fn documented() -> OpenApiRouter<App> {
         .routes(routes!(verify::verify_stream))
         .routes(routes!(publish::publish_event, read::read_events))
         .routes(routes!(publish::publish_batch))
-        .routes(routes!(read::get_event))
+        .routes(routes!(event::get_event))
         .routes(routes!(cluster::get_cluster))
         .routes(routes!(cluster::drain_node))
         .routes(routes!(cluster::remove_node))
@@ -34,6 +34,7 @@ pub fn documented() -> OpenApiRouter<App> {
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .routes(routes!(docs::document))
+        .routes(routes!(docs::async_document))
         .routes(routes!(docs::page))
         .routes(routes!(problems::list))
         .routes(routes!(problems::one))
@@ -41,7 +42,7 @@ pub fn documented() -> OpenApiRouter<App> {
         .routes(routes!(console::client))
 }
 
-/// The whole service. The WebSockets are documented in `docs/websocket.md`: OpenAPI has no words for them.
+/// The whole service. The WebSockets are in the AsyncAPI document: OpenAPI has no words for them.
 pub fn service(app: App) -> Service {
     let (router, _) = documented().split_for_parts();
     let mut router = router
@@ -60,18 +61,22 @@ pub fn service(app: App) -> Service {
 
 /// Any page may call, and read every header of the answer. Preflights are good for a day.
 fn cors() -> CorsLayer {
-    const OWN: [&str; 12] = [
+    const OWN: [&str; 16] = [
         "event-seq",
         "event-time",
         "event-subject",
         "event-id",
         "etag",
         "location",
+        "link",
+        "event-gaps",
         "retry-after",
         "x-request-id",
         "ce-id",
         "ce-source",
         "ce-type",
+        "ce-subject",
+        "ce-time",
         "ce-specversion",
     ];
     CorsLayer::new()

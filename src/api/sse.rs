@@ -10,6 +10,7 @@ use super::{
 use crate::{
     core::{StreamName, limits},
     node::{Chunk, From, Item, Node},
+    wire::SseGap,
 };
 use axum::{
     body::Body,
@@ -84,8 +85,10 @@ fn write(chunk: &Chunk) -> Bytes {
             }
             // With the id of the last one that is gone, a client that comes back goes on behind the gap.
             Item::Gap { from, to } => {
-                let first = to.saturating_add(1);
-                out.put_slice(format!("event: gap\nid: {to}\ndata: {{\"from\":{from},\"to\":{to},\"first_seq\":{first}}}\n\n").as_bytes());
+                out.put_slice(format!("event: gap\nid: {to}\ndata: ").as_bytes());
+                let gap = SseGap { from: *from, to: *to, first_seq: to.saturating_add(1) };
+                serde_json::to_writer((&mut out).writer(), &gap).expect("numbers are written to memory");
+                out.put_slice(b"\n\n");
             }
         }
     }

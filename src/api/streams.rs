@@ -53,8 +53,7 @@ pub async fn put_stream(
 
 /// List streams
 ///
-/// In order of name. `next` of one answer is `after` of the next request. `state=true` asks the leaders of all the streams of the page at
-/// once how they are; one that has no leader is shown as a replica knows it.
+/// In order of name. `next` of one answer is `after` of the next request.
 #[utoipa::path(
     get, path = "/v1/streams", operation_id = "listStreams", tag = "streams", params(ListQuery),
     responses((status = 200, description = "Streams in order of name", body = wire::StreamList), ListProblems),
@@ -63,8 +62,8 @@ pub async fn list_streams(mut query: Query, Ready(node): Ready) -> Result {
     let prefix = query.take("prefix")?.unwrap_or_default();
     let after = query.take("after")?;
     let state = query.parse("state", "true or false", |text| text.parse().ok())?.unwrap_or(false);
-    let most = if state { limits::LIST_STATES_MAX } else { limits::LIST_MAX };
-    let limit = query.number("limit", 1, most as u64)?.unwrap_or(limits::PAGE_EVENTS as u64) as usize;
+    let limit = query.number("limit", 1, limits::LIST_MAX as u64)?.unwrap_or(limits::PAGE_EVENTS as u64) as usize;
+    let limit = if state { limit.min(limits::LIST_STATES_MAX) } else { limit };
     query.end()?;
     // One more than asked for tells whether there are more.
     let mut streams = node.list_streams(&prefix, after.as_deref(), limit + 1).await?;
@@ -80,6 +79,8 @@ pub async fn list_streams(mut query: Query, Ready(node): Ready) -> Result {
 }
 
 /// Show a stream
+///
+/// Its settings and its state: first and last seq, size, leader, and each replica with how far it is behind.
 #[utoipa::path(
     get, path = "/v1/streams/{stream}", operation_id = "getStream", tag = "streams", params(StreamPath),
     responses((status = 200, description = "Settings and state", body = wire::Stream), StreamProblems),
@@ -90,6 +91,8 @@ pub async fn get_stream(Stream(stream): Stream, query: Query, Ready(node): Ready
 }
 
 /// Delete a stream and its events
+///
+/// All of its events are gone for good, on every replica. A stream that is made under the same name later begins at seq 1.
 #[utoipa::path(
     delete, path = "/v1/streams/{stream}", operation_id = "deleteStream", tag = "streams", params(StreamPath),
     responses((status = 204, description = "Deleted"), StreamProblems),
@@ -101,6 +104,8 @@ pub async fn delete_stream(Stream(stream): Stream, query: Query, Ready(node): Re
 }
 
 /// Remove events of a stream
+///
+/// Those before a seq, all but the last so many, or those whose subject a filter takes. Seqs stay as they are: readers are told of the gap.
 #[utoipa::path(
     post, path = "/v1/streams/{stream}/purge", operation_id = "purgeStream", tag = "streams", params(StreamPath),
     request_body(content = wire::Purge, description = "What to remove"),

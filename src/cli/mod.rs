@@ -68,8 +68,10 @@ enum Command {
     Verify(verify::Args),
     /// Measure publishing, subscribing, and this machine's disk
     Bench(bench::Args),
-    /// Print the API's OpenAPI document
+    /// Print the OpenAPI document: requests and answers over HTTP
     Openapi(openapi::Args),
+    /// Print the AsyncAPI document: WebSockets and server-sent events
+    Asyncapi(openapi::AsyncArgs),
 }
 
 /// Runs the command line of this process.
@@ -98,6 +100,7 @@ fn run(command: Command, world: World) -> Result {
         Command::Verify(args) => as_client(verify::run(args)),
         Command::Bench(args) => as_client(bench::run(args)),
         Command::Openapi(args) => openapi::run(args),
+        Command::Asyncapi(args) => openapi::run_async(args),
     }
 }
 
@@ -178,6 +181,7 @@ mod tests {
             "verify",
             "verify orders payments --read --json",
             "openapi",
+            "asyncapi",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("evermesh").chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());

@@ -27,10 +27,17 @@ fn version(reader: &mut Reader) -> Result<(), Corrupt> {
     }
 }
 
-fn message(what: &'static str, bytes: Bytes) -> Result<Reader, Corrupt> {
+pub fn message(what: &'static str, bytes: Bytes) -> Result<Reader, Corrupt> {
     let mut reader = Reader::new(what, bytes);
     version(&mut reader)?;
     Ok(reader)
+}
+
+/// A message's bytes, to be filled.
+pub fn writer() -> Writer {
+    let mut w = Writer::default();
+    w.u8(VERSION);
+    w
 }
 
 fn put_leader(w: &mut Writer, id: &LeaderId) {

@@ -165,7 +165,7 @@ impl Group {
         let quiet_until = open.quiet_until.filter(|until| last < Some(*until));
         let config = Config { enable_elect: quiet_until.is_none(), ..config(open.timers) };
         let config = config.validate().map_err(|why| failure(why.to_string()))?;
-        let factory = Factory { mesh: open.mesh.clone(), group: id };
+        let factory = Factory::new(open.mesh.clone(), id);
         let log = Log::new(open.store);
         let raft = Raft::new(open.node, Arc::new(config), factory, log.clone(), folded.clone());
         let raft = raft.await.map_err(|why| failure(why.to_string()))?;

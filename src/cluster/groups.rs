@@ -7,6 +7,7 @@ use super::group::{Ended, Failure, Group, Open, Timers};
 use super::machine::Fold;
 use super::mesh::{Mesh, Peer, Reply};
 use super::network::method;
+use super::reverted::Reverted;
 use super::types::{AppendRequest, Entry, EntryPayload, Snapshot};
 use crate::core::limits;
 use crate::store::Store;
@@ -147,6 +148,7 @@ impl Groups {
             method::SNAPSHOT => self.install(body, reply),
             method::TRANSFER_LEADER => self.transfer(body, reply),
             method::STATEMENT => self.hear(from, body, reply),
+            method::REVERTED => self.reverted(from, body, reply),
             _ => Err((reply, refusal::MALFORMED, "no such method".into())),
         };
         if let Err((reply, code, why)) = routed {
@@ -220,6 +222,29 @@ impl Groups {
             }
             Err(error) => Err((reply, refusal::MALFORMED, error.to_string())),
         }
+    }
+
+    /// A leader says that this replica lacks what it acknowledged. If that is so, nobody may count on its votes either.
+    fn reverted(&self, from: Peer, body: Bytes, reply: Reply) -> Result<(), (Reply, u16, String)> {
+        let (group, reverted) = match self.find(Reverted::decode(body)) {
+            Ok(found) => found,
+            Err((code, why)) => return Err((reply, code, why)),
+        };
+        let store = self.inner.store.clone();
+        in_order(async move {
+            let state = group.raft().with_raft_state(|state| (*state.vote_ref(), state.log_ids.last().copied())).await;
+            if let Ok((vote, last)) = state
+                && reverted.is_true_of(&vote, last)
+            {
+                let (upto, has) = (reverted.acknowledged.index(), last.map_or(0, |last| last.index()));
+                let why =
+                    format!("it was put back to an older state: node {} has its word for entry {upto}, and it ends at {has}", from.node);
+                // A disk that cannot even note that ends the node by itself.
+                drop(store.fence(group.id(), &why));
+            }
+            reply.ok(Bytes::new());
+        });
+        Ok(())
     }
 
     fn transfer(&self, body: Bytes, reply: Reply) -> Result<(), (Reply, u16, String)> {

@@ -73,8 +73,13 @@ impl Herald {
             }
         }
         sender.send_replace(Leadership::default());
-        let ended = raft.metrics().borrow_watched().running_state.clone();
-        if let Err(fatal) = ended
+        // A task that panicked has said nothing itself: only asking it shows that.
+        let said = raft.metrics().borrow_watched().running_state.clone().err();
+        let ended = match said {
+            Some(fatal) => Some(fatal),
+            None => raft.with_raft_state(|_| ()).await.err(),
+        };
+        if let Some(fatal) = ended
             && !matches!(fatal, Fatal::Stopped)
         {
             // Whoever receives never waits for a group; a node that is gone needs no word of it.

@@ -2,6 +2,7 @@
 
 use super::encoding;
 use super::mesh::{CallError, Lane, Mesh, PendingReply};
+use super::reverted::{Acknowledged, Reverted};
 use super::types::{AppendRequest, AppendResponse, Content, LogId, Snapshot, TransferRequest, TypeConfig, Vote, VoteRequest, VoteResponse};
 use crate::core::codec::Corrupt;
 use bytes::Bytes;
@@ -25,6 +26,8 @@ pub mod method {
     pub const TRANSFER_LEADER: u16 = 5;
     /// What the sender says about a peer that is gone; from version 2 of the peer protocol on.
     pub const STATEMENT: u16 = 6;
+    /// That the peer's log lacks what it acknowledged. An older build refuses it as unknown, and stays behind.
+    pub const REVERTED: u16 = 7;
     /// The last number of this page; larger ones belong to the room above.
     pub const LAST: u16 = 99;
 }
@@ -39,8 +42,15 @@ const PIPELINE: usize = 32;
 /// Makes the network of one group.
 #[derive(Clone)]
 pub struct Factory {
-    pub mesh: Mesh,
-    pub group: u64,
+    mesh: Mesh,
+    group: u64,
+    acknowledged: Acknowledged,
+}
+
+impl Factory {
+    pub fn new(mesh: Mesh, group: u64) -> Factory {
+        Factory { mesh, group, acknowledged: Acknowledged::default() }
+    }
 }
 
 /// One group's way to one peer.
@@ -48,13 +58,15 @@ pub struct Link {
     mesh: Mesh,
     group: u64,
     target: u64,
+    acknowledged: Acknowledged,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Factory {
     type Network = Link;
 
     async fn new_client(&mut self, target: u64, _node: &openraft::impls::EmptyNode) -> Link {
-        Link { mesh: self.mesh.clone(), group: self.group, target }
+        self.acknowledged.forget(target);
+        Link { mesh: self.mesh.clone(), group: self.group, target, acknowledged: self.acknowledged.clone() }
     }
 }
 
@@ -77,6 +89,32 @@ impl Link {
         self.mesh.send_call(self.target, Lane::Consensus, method::APPEND, body, Instant::now() + APPEND_DEADLINE).map_err(rpc_error)
     }
 
+    /// The peer's answer, unless it says that the peer lacks what it acknowledged before: openraft takes that for impossible.
+    fn judge(&self, response: AppendResponse, span: &Span) -> Result<AppendResponse, RpcError> {
+        let matching = match &response {
+            AppendResponse::Success => span.last,
+            AppendResponse::PartialSuccess(upto) => *upto,
+            AppendResponse::Conflict => match self.acknowledged.contradicts(self.target, &span.vote, span.prev) {
+                Some(acknowledged) => return Err(self.tell_reverted(Reverted { vote: span.vote, acknowledged })),
+                None => None,
+            },
+            AppendResponse::HigherVote(_) => None,
+        };
+        if let Some(upto) = matching {
+            self.acknowledged.note(self.target, &span.vote, upto);
+        }
+        Ok(response)
+    }
+
+    fn tell_reverted(&self, reverted: Reverted) -> RpcError {
+        let why = format!("node {} lacks entry {}, which it acknowledged", self.target, reverted.acknowledged.index());
+        tracing::warn!(group = self.group, "{why}: it is told");
+        // Whether it hears is seen at the next try.
+        let deadline = Instant::now() + APPEND_DEADLINE;
+        drop(self.mesh.send_call(self.target, Lane::Consensus, method::REVERTED, reverted.encode(self.group), deadline));
+        RPCError::Unreachable(Unreachable::from_string(why))
+    }
+
     async fn call(&self, lane: Lane, method: u16, body: Bytes, within: Duration) -> Result<Bytes, RpcError> {
         self.mesh.call(self.target, lane, method, body, Instant::now() + within).await.map_err(rpc_error)
     }
@@ -85,6 +123,7 @@ impl Link {
 /// What an append request reaches from and to, for reading its answer.
 #[derive(Clone, Copy)]
 struct Span {
+    vote: Vote,
     prev: Option<LogId>,
     last: Option<LogId>,
 }
@@ -92,7 +131,7 @@ struct Span {
 impl Span {
     fn of(request: &AppendRequest) -> Span {
         let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
-        Span { prev: request.prev_log_id, last }
+        Span { vote: request.vote, prev: request.prev_log_id, last }
     }
 }
 
@@ -140,6 +179,7 @@ impl<'a, S: Stream<Item = AppendRequest> + Send + Unpin> Pipeline<'a, S> {
     }
 
     fn take(&mut self, answer: Result<(AppendResponse, Span), RpcError>) -> Result<StreamAppendResult<TypeConfig>, RpcError> {
+        let answer = answer.and_then(|(response, span)| Ok((self.link.judge(response, &span)?, span)));
         match answer {
             Ok((AppendResponse::Conflict, Span { prev: None, .. })) => {
                 self.failed = true;
@@ -163,8 +203,9 @@ impl RaftNetworkV2<TypeConfig> for Link {
     type SnapshotData = Content;
 
     async fn append_entries(&mut self, request: AppendRequest, _option: RPCOption) -> Result<AppendResponse, RpcError> {
+        let span = Span::of(&request);
         let body = self.send_append(&request)?.await.map_err(rpc_error)?;
-        encoding::decode_append_response(body).map_err(corrupt)
+        self.judge(encoding::decode_append_response(body).map_err(corrupt)?, &span)
     }
 
     fn stream_append<'s, S>(

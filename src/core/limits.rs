@@ -204,7 +204,6 @@ pub const LIVE_EVENTS_MAX: u64 = 1_000_000_000;
 pub const LIST_MAX: usize = 1_000;
 /// Most streams of one list whose leaders are asked for their state.
 pub const LIST_STATES_MAX: usize = 100;
-const _: () = assert!(PAGE_EVENTS <= LIST_STATES_MAX, "a list without a limit may be one with states");
 /// Most events of one WebSocket frame, and of one step of a live response.
 pub const PUSH_EVENTS_MAX: usize = 256;
 /// Encoded bytes after which a WebSocket frame is closed; it may go over by one event.

@@ -56,9 +56,9 @@
 //! no second copy of a vote to compare with, and without the votes nothing else of a group can be used; what has one, the identity, is
 //! taken from there.
 //!
-//! A whole directory that is put back to an older state, witness included, is not noticed here. Nor is it when a power loss takes the
-//! witness's last second and a bit of the newest commit flips as well. Damage to the structure of the segment that is being written
-//! is found at the next start, or stops the node.
+//! A whole directory that is put back to an older state, witness included, is not noticed here, but by its leaders. Nor is it noticed
+//! when a power loss takes the witness's last second and a bit of the newest commit flips as well. Damage to the structure of the
+//! segment that is being written is found at the next start, or stops the node.
 
 mod cell;
 mod commit;

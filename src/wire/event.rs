@@ -124,12 +124,21 @@ fn put_data(out: &mut BytesMut, event: &core::Event) {
     match (is_json_type(&event.content_type), text) {
         (true, Some(text)) if is_portable_json(text) => {
             put_text(out, ",\"data\":");
-            // Inside JSON strings line breaks are escaped, so those that are left are white space.
-            out.extend(text.bytes().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }));
+            let at = out.len();
+            put_text(out, text);
+            // Inside JSON strings line breaks are escaped, so those that are left are white space. In place and without a branch: byte
+            // by byte into the buffer was a third of what a reader costs that catches up.
+            out[at..].iter_mut().for_each(|byte| *byte = if matches!(*byte, b'\n' | b'\r') { b' ' } else { *byte });
         }
         (false, Some(text)) => put_string(out, ",\"data\":", text),
         _ => put_string(out, ",\"data_base64\":", &BASE64_STANDARD.encode(&event.data)),
     }
+}
+
+/// Data as the JSON value that it is, if it is one that can be passed on as JSON.
+pub fn json_value(data: &[u8]) -> Option<Box<RawValue>> {
+    let text = std::str::from_utf8(data).ok().filter(|text| is_portable_json(text))?;
+    RawValue::from_string(text.to_owned()).ok()
 }
 
 /// Whether a text is one JSON value that common parsers take: no lone surrogate, no number out of range, not nested too deep. A

@@ -17,7 +17,7 @@ pub mod verify;
 
 pub use cluster::{Cluster, Disk, Node, NodeState};
 pub use event::{Event, encode_event, is_json_type};
-pub use page::{Gap, Page, encode_gap_line, encode_page};
+pub use page::{Gap, Page, SseGap, encode_gap_line, encode_page};
 pub use problem::{Code, Problem};
 pub use publish::{BatchAnswer, BatchEvent, BatchRequest, PublishAnswer};
 pub use start::Start;

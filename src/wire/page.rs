@@ -14,6 +14,18 @@ pub struct Gap {
     pub to: u64,
 }
 
+/// A gap as server-sent events tell it, with where the stream goes on.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
+pub struct SseGap {
+    #[schema(minimum = 1, examples(10))]
+    pub from: u64,
+    #[schema(minimum = 1, examples(99))]
+    pub to: u64,
+    /// The first seq behind the gap.
+    #[schema(minimum = 1, examples(100))]
+    pub first_seq: u64,
+}
+
 /// A page of events.
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct Page {

@@ -143,7 +143,7 @@ catalogue! {
     MethodNotAllowed "method-not-allowed" 405 "The path does not have this method" never
         "The header Allow lists the methods that the path has.";
     NotAcceptable "not-acceptable" 406 "None of the accepted types can be given" never
-        "The header Accept asks for types that this path does not give. Events are read as application/json, application/x-ndjson or text/event-stream.";
+        "The header Accept asks for types that this path does not give. Events are read as application/json, application/x-ndjson, text/event-stream or application/cloudevents-batch+json.";
     BodyTooSlow "body-too-slow" 408 "The body did not come in time" 0
         "The rest of the body was waited for in vain. The request was not accepted: it is safe to repeat it.";
     Conflict "conflict" 409 "The change cannot be made" never

@@ -119,7 +119,7 @@ pub struct BatchEvent {
 }
 
 /// User headers: token names, values without control characters.
-fn headers() -> utoipa::openapi::schema::Object {
+pub(super) fn headers() -> utoipa::openapi::schema::Object {
     use utoipa::openapi::schema::{ObjectBuilder, Type};
     let value = ObjectBuilder::new()
         .schema_type(Type::String)

@@ -7,13 +7,17 @@ use super::{
     Gap, Node, Problem, Start, Timestamp,
     event::{Event, raw},
     page::put_events,
-    publish::{BatchEvent, bounded, there},
+    publish::{BatchEvent, bounded, headers, there},
 };
+use crate::core::limits;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::schema::{Object, ObjectBuilder, SchemaType, Type},
+};
 
 /// The subprotocol of `/v1/ws`.
 pub const SUBPROTOCOL: &str = "evermesh.v1.json";
@@ -26,16 +30,22 @@ pub struct Command {
     #[schema(minimum = 0, maximum = 9007199254740991u64)]
     pub id: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub publish: Option<Publish>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub publish_batch: Option<PublishBatch>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub subscribe: Option<Subscribe>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub credit: Option<Credit>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub unsubscribe: Option<Unsubscribe>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub ping: Option<Empty>,
 }
 
@@ -74,6 +84,7 @@ pub struct OnlyId {
     pub id: Option<u64>,
 }
 
+/// Nothing more to say.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Empty {}
@@ -82,24 +93,35 @@ pub struct Empty {}
 #[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Publish {
+    #[schema(schema_with = stream_name)]
     pub stream: String,
+    /// Dot-separated tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_length = 1, max_length = 256, examples("orders.eu.created"))]
     pub subject: Option<String>,
-    /// For deduplication.
+    /// The publisher's id for the event: a repeat inside the stream's `dedup_window` is not stored again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_length = 1, max_length = 256, examples("o-1001"))]
     pub event_id: Option<String>,
+    /// Names are taken without regard to case, and kept in lower case.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(schema_with = headers)]
     pub headers: BTreeMap<String, String>,
+    /// Default: `application/json` for `data`, none for `data_base64`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, max_length = 256, examples("application/json"))]
     pub content_type: Option<String>,
+    /// Any JSON value. With a JSON content type the value is kept as it is written; with another, a string stands for its text.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "raw")]
-    #[schema(value_type = Value)]
+    #[schema(value_type = Value, examples(json!({"order": 1001})))]
     pub data: Option<Box<RawValue>>,
+    /// Any bytes, in standard base64.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "there")]
-    #[schema(content_encoding = "base64")]
+    #[schema(nullable = false, content_encoding = "base64", examples("AAEC"))]
     pub data_base64: Option<String>,
-    /// Taken only if the stream's last seq is this.
+    /// Taken only if the stream's last seq is this; 0: if the stream is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 0)]
     pub expected_last_seq: Option<u64>,
 }
 
@@ -107,28 +129,34 @@ pub struct Publish {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PublishBatch {
+    #[schema(schema_with = stream_name)]
     pub stream: String,
     #[serde(deserialize_with = "bounded")]
     #[schema(min_items = 1, max_items = 1000)]
     pub events: Vec<BatchEvent>,
-    /// Taken only if the stream's last seq is this.
+    /// Taken only if the stream's last seq is this; 0: if the stream is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 0)]
     pub expected_last_seq: Option<u64>,
 }
 
+/// Follows a stream's events.
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Subscribe {
+    #[schema(schema_with = stream_name)]
     pub stream: String,
-    /// A seq, `earliest`, `latest`, `new` or a time. Default `new`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(required = false, schema_with = from)]
     pub from: Option<Start>,
-    /// A subject filter.
+    /// Only events whose subject this filter takes: `*` stands for one token, `>` at the end for one or more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_length = 1, max_length = 256, examples("orders.eu.>"))]
     pub subject: Option<String>,
-    /// How many events the server may send; without it, the socket's own backpressure serves.
+    /// How many events the server may send; without it, the socket's own backpressure serves. A subscription holds at most
+    /// 1,000,000,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 0, examples(1000))]
     pub credit: Option<u64>,
 }
 
@@ -136,42 +164,60 @@ pub struct Subscribe {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Credit {
+    /// The subscription's number on this connection.
+    #[schema(minimum = 1)]
     pub sub: u64,
     #[schema(minimum = 1, maximum = 1000000000)]
     pub add: u64,
 }
 
+/// Ends a subscription: nothing of it comes after the answer.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Unsubscribe {
+    /// The subscription's number on this connection.
+    #[schema(minimum = 1)]
     pub sub: u64,
 }
 
 /// A frame from the server: an answer (with `id`) or a push, as clients read it.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
 pub struct Frame {
+    /// That of the command which this answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 0)]
     pub id: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub ack: Option<Ack>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub subscribed: Option<Subscribed>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub ok: Option<Empty>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub pong: Option<Pong>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub error: Option<Problem>,
     /// The subscription of a push.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1)]
     pub sub: Option<u64>,
+    /// In order of seq.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_items = 1)]
     pub events: Option<Vec<Event>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub gap: Option<Gap>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub nodes: Option<Vec<NodeAddress>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub goaway: Option<Goaway>,
 }
 
@@ -179,27 +225,41 @@ pub struct Frame {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Ack {
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1)]
     pub seq: Option<u64>,
+    /// Whether the event was known already by its id; then `seq` is the first one's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub duplicate: Option<bool>,
+    /// Of the events that were stored; when all were duplicates, of the first and the last original.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1)]
     pub first_seq: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1)]
     pub last_seq: Option<u64>,
+    /// Events that were stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 0, maximum = 1000)]
     pub count: Option<u32>,
+    /// Events that were known already by their id and not stored again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 0, maximum = 1000)]
     pub duplicates: Option<u32>,
 }
 
+/// A subscription began.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Subscribed {
     /// The subscription's number on this connection.
+    #[schema(minimum = 1)]
     pub sub: u64,
     /// The first seq that it may bring.
+    #[schema(minimum = 1)]
     pub from: u64,
 }
 
+/// The node is there.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Pong {
     pub time: Timestamp,
@@ -208,7 +268,10 @@ pub struct Pong {
 /// A node that a client may use.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
 pub struct NodeAddress {
+    #[schema(examples("n1"))]
     pub name: String,
+    /// Where its API is.
+    #[schema(examples("http://127.0.0.1:4701"))]
     pub url: String,
 }
 
@@ -221,7 +284,34 @@ impl From<&Node> for NodeAddress {
 /// The node drains: the connection is closed within this time, so open another one elsewhere.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Goaway {
+    #[schema(examples(3000))]
     pub reconnect_within_ms: u64,
+}
+
+/// The schema of a stream's name.
+fn stream_name() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some("The stream's name."))
+        .min_length(Some(1))
+        .max_length(Some(limits::NAME_BYTES_MAX))
+        .pattern(Some(r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"))
+        .examples(["orders"])
+        .build()
+}
+
+/// The schema of a start: a seq may be a number or a string.
+fn from() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Integer, Type::String]))
+        .description(Some(
+            "A seq, `earliest`, `latest` (the last event and on), `new` (only what comes) or an RFC 3339 time. A seq further on than the next \
+             event is an error.",
+        ))
+        .minimum(Some(1))
+        .default(Some("new".into()))
+        .examples([serde_json::json!("new"), serde_json::json!(43)])
+        .build()
 }
 
 impl Frame {
@@ -251,6 +341,18 @@ pub fn encode_events<'a>(sub: u64, events: impl Iterator<Item = &'a Bytes>) -> B
 pub struct Close {
     pub code: u16,
     pub reason: &'static str,
+}
+
+impl Close {
+    /// What a client does next, in words.
+    pub fn then(self) -> &'static str {
+        match self.code {
+            1001 => "come back, at another node",
+            1011 | 1013 | 4100..=4199 => "back off, then come back",
+            4200..=4299 => "come back at once, at another node",
+            _ => "stay away",
+        }
+    }
 }
 
 pub mod close {

@@ -79,8 +79,11 @@ async fn health_and_cluster() {
 
 #[tokio::test]
 async fn documents_and_pages() {
-    let document = expect(get("/openapi.json"), 200).await;
-    assert_eq!(String::from_utf8(document.bytes).unwrap(), api::document());
+    for (path, document) in [("/openapi.json", api::openapi()), ("/asyncapi.json", api::asyncapi())] {
+        let served = expect(get(path), 200).await;
+        assert!(served.header("content-type").starts_with("application/json"), "{path}");
+        assert_eq!(String::from_utf8(served.bytes).unwrap(), document, "{path}");
+    }
     for (path, kind) in [("/", "text/html"), ("/docs", "text/html"), ("/problems", "text/html"), ("/problems/no-leader", "text/html")] {
         let page = expect(get(path), 200).await;
         assert!(page.header("content-type").starts_with(kind), "{path}");

@@ -67,6 +67,51 @@ async fn batches_are_taken_whole() {
     assert_eq!((&all_known.json["count"], &all_known.json["duplicates"], &all_known.json["first_seq"]), (&json!(0), &json!(1), &json!(1)));
 }
 
+/// The binary mode percent-encodes its headers; an attribute is the same whichever mode it came in, and its id too.
+#[tokio::test]
+async fn a_cloud_event_is_the_same_in_every_mode() {
+    let path = "/v1/streams/cloud-modes/events";
+    let binary = post(path)
+        .header("Content-Type", "application/json")
+        .header("ce-specversion", "1.0")
+        .header("ce-id", "b%201")
+        .header("ce-source", "/shop")
+        .header("ce-type", "orders.created")
+        .header("ce-subject", "Fu%C3%9Fball%2050%2541")
+        .body(r#"{"order":1}"#);
+    expect(binary, 201).await;
+    let event = json!({"specversion": "1.0", "id": "b 1", "source": "/shop", "type": "orders.created", "subject": "Fußball 50%41", "datacontenttype": "application/json", "data": {"order": 1}});
+    let structured = post(path).header("Content-Type", "application/cloudevents+json").body(event.to_string());
+    assert_eq!(expect(structured, 200).await.json["seq"], 1);
+    let own = expect(get("/v1/streams/cloud-modes/events/1"), 200).await;
+    assert_eq!((own.header("ce-id"), own.header("ce-subject")), ("b%201", "Fu%C3%9Fball%2050%2541"));
+    let read = expect(get("/v1/streams/cloud-modes/events/1").header("Accept", "application/cloudevents+json"), 200).await;
+    assert_eq!((read.header("content-type"), &read.json), ("application/cloudevents+json", &event));
+    assert_ne!(read.header("etag"), own.header("etag"));
+    expect(post(path).header("Content-Type", "text/plain").body("hello"), 201).await;
+    let batch =
+        expect(get("/v1/streams/cloud-modes/events?limit=1&subject=%3E").header("Accept", "application/cloudevents-batch+json"), 200).await;
+    assert_eq!(batch.json, json!([event]));
+    assert_eq!(batch.header("link"), "</v1/streams/cloud-modes/events?from=2&limit=1&subject=%3E>; rel=\"next\"");
+    let batch = expect(get("/v1/streams/cloud-modes/events?from=2").header("Accept", "application/cloudevents-batch+json"), 200).await;
+    assert_eq!(
+        (&batch.json[0]["id"], &batch.json[0]["source"], &batch.json[0]["type"], &batch.json[0]["data"]),
+        (&json!("2"), &json!("/v1/streams/cloud-modes"), &json!("event"), &json!("hello"))
+    );
+}
+
+/// A publisher that names no content type gets none back, and data that is JSON stays JSON.
+#[tokio::test]
+async fn a_cloud_event_without_a_content_type_stays_one() {
+    let path = "/v1/streams/cloud-plain/events";
+    let binary = post(path).header("ce-specversion", "1.0").header("ce-id", "1").header("ce-source", "/shop").header("ce-type", "a");
+    expect(binary.body(r#"{"order":1}"#), 201).await;
+    let own = expect(get("/v1/streams/cloud-plain/events/1"), 200).await;
+    assert_eq!((own.header("content-type"), &own.bytes[..]), ("", &br#"{"order":1}"#[..]));
+    let read = expect(get("/v1/streams/cloud-plain/events/1").header("Accept", "application/cloudevents+json"), 200).await;
+    assert_eq!(read.json, json!({"specversion": "1.0", "id": "1", "source": "/shop", "type": "a", "data": {"order": 1}}));
+}
+
 #[tokio::test]
 async fn cloud_events_come_in_three_modes_and_go_out_in_binary() {
     let path = "/v1/streams/cloud/events";

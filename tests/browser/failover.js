@@ -34,12 +34,16 @@ export class Follower {
 
 /** Publishes `{ n: 1 }` to `{ n: events }`, `perSecond` and with at most `inFlight` without an answer, none beyond `allowed()`. */
 export async function publish(mesh, stream, { events, perSecond, inFlight, allowed }) {
-  const report = { acknowledged: 0, duplicates: 0, wrong: [], longestMs: 0 };
+  const report = { acknowledged: 0, duplicates: 0, wrong: [], longestMs: 0, heldMs: 0 };
   const began = performance.now();
   const underWay = new Set();
   for (let n = 1; n <= events; n += 1) {
     while (underWay.size >= inFlight) await Promise.race(underWay);
-    for (let wait; (wait = n > allowed() ? 20 : began + (n * 1000) / perSecond - performance.now()) > 4; ) await pause(wait);
+    const held = performance.now();
+    while (n > allowed()) await pause(5);
+    report.heldMs += performance.now() - held;
+    const early = began + report.heldMs + (n * 1000) / perSecond - performance.now();
+    if (early > 4) await pause(early);
     const outcome = one(n).finally(() => underWay.delete(outcome));
     underWay.add(outcome);
   }

@@ -1,4 +1,4 @@
-// The running nodes that a test works on: `evermesh dev` started them, and ends and starts them again.
+// Running nodes that a test works on: `evermesh dev` started them with this data folder, and ends and starts them again.
 
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
@@ -6,13 +6,6 @@ import { promisify } from "node:util";
 const run = promisify(execFile);
 
 export class Cluster {
-  /** From the environment, as ./test sets it: EVERMESH (the binary), EVERMESH_NODES (addresses), EVERMESH_DATA (their data folder). */
-  static given() {
-    const { EVERMESH, EVERMESH_NODES, EVERMESH_DATA } = process.env;
-    if (!EVERMESH || !EVERMESH_NODES || !EVERMESH_DATA) throw new Error("EVERMESH, EVERMESH_NODES and EVERMESH_DATA say what to test; ./test browser sets them");
-    return new Cluster(EVERMESH, EVERMESH_NODES.split(/[\s,]+/), EVERMESH_DATA);
-  }
-
   constructor(binary, urls, data) {
     Object.assign(this, { binary, urls, data });
   }

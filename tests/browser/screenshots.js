@@ -1,10 +1,11 @@
 // Pictures of the console in every state, to be looked at: `node screenshots.js FOLDER [STATE…]`. $EVERMESH is the binary; with $PROXY
-// the pages come from there instead of from the nodes, while somebody works on them.
+// the pages come from there instead of from the nodes, while somebody works on them. ONLY=REGEX makes some of a state's pictures.
 
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { launch } from "./browser.js";
-import { start, until } from "./cluster.js";
+import { start } from "./cluster.js";
+import { until } from "./nodes.js";
 import { STREAMS, createStreams, traffic } from "./traffic.js";
 
 const DESKTOP = { width: 1360, height: 1000 };
@@ -17,6 +18,7 @@ const pause = (ms) => new Promise((go) => setTimeout(go, ms));
 /** Pictures of one page: name -> { path, colorScheme, viewport, act }. */
 async function shoot(url, pictures) {
   for (const [name, { path = "/", colorScheme = "light", viewport = DESKTOP, settleMs = 2500, act, fullPage = false }] of Object.entries(pictures)) {
+    if (process.env.ONLY && !new RegExp(process.env.ONLY).test(name)) continue;
     const browser = await launch({ viewport, colorScheme, deviceScaleFactor: Number(process.env.SCALE ?? 1), isMobile: viewport === PHONE, hasTouch: viewport === PHONE });
     const page = await browser.page();
     await page.goto(url + path);
@@ -31,11 +33,11 @@ async function shoot(url, pictures) {
 }
 
 async function withCluster(nodes, act) {
-  const cluster = await start({ nodes, basePort: process.env.BASE_PORT ? Number(process.env.BASE_PORT) : undefined, env: { RUST_LOG: "error" } });
+  const cluster = await start({ nodes, basePort: process.env.BASE_PORT && Number(process.env.BASE_PORT) });
   try {
     await act(cluster, process.env.PROXY ?? cluster.urls[0]);
   } finally {
-    await cluster.stop();
+    await cluster.end();
   }
 }
 
@@ -91,21 +93,21 @@ const STATES = {
   five: () =>
     withCluster(5, async (cluster, url) => {
       const end = traffic(cluster.urls);
-      const kill = (...names) => async () => {
+      const kill = (...nodes) => async () => {
         await pause(16_000);
-        for (const name of names) await cluster.kill(name);
+        for (const node of nodes) await cluster.kill(cluster.urls[node - 1]);
       };
       await shoot(url, { five: { settleMs: 10_000 } });
-      await shoot(url, { "node-down": { settleMs: 14_000, act: kill("n4") } });
+      await shoot(url, { "node-down": { settleMs: 14_000, act: kill(4) } });
       await shoot(url, { "node-down-stream": { path: "/#/streams/orders", settleMs: 5000 } });
-      await shoot(url, { "no-quorum": { settleMs: 14_000, act: kill("n3", "n5"), colorScheme: "dark" } });
+      await shoot(url, { "no-quorum": { settleMs: 14_000, act: kill(3, 5), colorScheme: "dark" } });
       await end();
     }),
   long: () =>
     withCluster(3, async (cluster, url) => {
       const name = `warehouse.${"a-very-long-name-that-somebody-really-gave-to-a-stream.".repeat(3)}`.slice(0, 128);
       const end = traffic(cluster.urls, { [name]: 20, short: 4 });
-      await until(20_000, async () => (await fetch(`${cluster.urls[0]}/v1/streams/${name}`)).ok);
+      await until(`${name} is there`, async () => (await fetch(`${cluster.urls[0]}/v1/streams/${name}`)).ok);
       await shoot(url, { long: { settleMs: 6000 }, "long-stream": { path: `/#/streams/${name}` }, "long-phone": { path: `/#/streams/${name}`, viewport: PHONE } });
       await end();
     }),

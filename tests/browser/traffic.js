@@ -13,7 +13,7 @@ export function event(stream, number) {
   return { subject: `${stream.split(".")[0]}.${pick(REGIONS)}.${pick(KINDS)}`, data: { order: 10_000 + number, total: Number((5 + Math.random() * 200).toFixed(2)), currency: pick(["EUR", "USD"]) } };
 }
 
-/** Publishes until the function that it gives is called; through the nodes in turn, whoever answers. */
+/** Publishes and follows until the function that it gives is called; through the nodes in turn, whoever answers. */
 export function traffic(urls, rates = STREAMS) {
   let ended = false;
   const streams = Object.entries(rates).map(async ([stream, rate], at) => {
@@ -41,10 +41,26 @@ export function traffic(urls, rates = STREAMS) {
       await new Promise((next) => setTimeout(next, everyMs));
     }
   });
+  const stop = new AbortController();
+  const readers = Object.keys(rates).map((stream, at) => read(urls[(at + 1) % urls.length], stream, stop.signal));
   return async () => {
     ended = true;
-    await Promise.all(streams);
+    stop.abort();
+    await Promise.all([...streams, ...readers]);
   };
+}
+
+/** Follows a stream until it is told to stop, and begins anew where the node goes. */
+async function read(url, stream, signal) {
+  while (!signal.aborted) {
+    try {
+      const answer = await fetch(`${url}/v1/streams/${stream}/events`, { headers: { Accept: "text/event-stream" }, signal });
+      for await (const _ of answer.body ?? []);
+    } catch {
+      // The node is away, or the stream is not there yet.
+    }
+    await new Promise((next) => setTimeout(next, 500));
+  }
 }
 
 /** Creates `count` streams, 32 at a time. */

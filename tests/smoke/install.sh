@@ -17,7 +17,7 @@ install_missing() {
     install_packages "${packages[@]}"
     (($(node -p 'process.versions.node.split(".")[0]') >= 20)) || die "node $(node --version) is too old: the browser tests need 20 or newer"
     install_python_tools
-    install_npm_packages tests/browser web/client
+    install_npm_packages tests/browser tests/lint web/client examples/clients/javascript
 }
 
 install_packages() {
@@ -32,10 +32,10 @@ install_packages() {
 
 # The stamp holds the sums of the requirements, so that a changed pin installs again and an unchanged one costs nothing.
 install_python_tools() {
-    local files=(load-tests/requirements.txt tests/requirements.txt) sum file
+    local files=(load-tests/requirements.txt tests/requirements.txt examples/clients/python/requirements.txt) sum file
     sum=$(cat "${files[@]}" | sha256sum)
     [[ -f $VENV/.installed && $(<"$VENV/.installed") == "$sum" ]] && return
-    say "installing into .venv: k6 (load tests) and schemathesis (the OpenAPI document against a running node)"
+    say "installing into .venv: k6 (load tests), schemathesis (the OpenAPI document against a running node) and what the Python examples need"
     rm -rf "$VENV"
     python3 -m venv "$VENV" || die "python3 could not make a virtual environment in .venv"
     for file in "${files[@]}"; do

@@ -24,13 +24,11 @@ step_web() {
     return "$rc"
 }
 
-# The client in Debian's Chromium and in Node, while every node of a cluster dies once.
-step_browser() { on_kept_data browser browser_tests; }
-
-browser_tests() {
-    local log=$SMOKE/browser.log.tap rc=0
+# The client and the console in Debian's Chromium, each on a cluster of its own, one after the other.
+step_browser() {
+    local log=$SMOKE/browser.tap rc=0
     # Node 20 has its WebSocket behind this flag, later ones have it anyway.
-    env EVERMESH_NODES="${NODES[*]}" EVERMESH_DATA="$1" EVERMESH="$EVERMESH" node --experimental-websocket --no-warnings --test \
+    EVERMESH=$EVERMESH node --experimental-websocket --no-warnings --test --test-concurrency=1 \
         --test-reporter=tap --test-reporter-destination="$log" --test-reporter=spec --test-reporter-destination=stdout tests/browser/*.test.js || rc=$?
     count_tap "$log"
     return "$rc"
@@ -49,6 +47,7 @@ documents() {
     python3 tests/smoke/documents/run.py "$EVERMESH" "$folder" "${NODES[@]}" || rc=1
     python3 tests/smoke/documents/check.py "$EVERMESH" "${NODES[0]}" || rc=1
     check_unit "$folder" || rc=1
+    check_container_file "$folder/context" || rc=1
     return "$rc"
 }
 
@@ -56,6 +55,15 @@ documents() {
 check_unit() {
     sed "s|/usr/local/bin/evermesh|$EVERMESH|" deploy/evermesh.service >"$1/evermesh.service"
     systemd-analyze verify "$1/evermesh.service" && say "systemd takes the unit"
+}
+
+# What the container file copies is a project that cargo understands. (Building the image needs a registry, and is not done here.)
+check_container_file() {
+    local path
+    for path in $(sed -n 's/^COPY \([^-].*\) [^ ]*$/\1/p' deploy/Containerfile); do
+        mkdir -p "$(dirname "$1/$path")" && cp -r "$path" "$1/$path" || return
+    done
+    (cd "$1" && "$CARGO" metadata --no-deps --offline --locked --format-version 1 >/dev/null) && say "cargo takes what the container file copies"
 }
 
 # A cluster of its own: schemathesis creates, purges and deletes what it likes. The two calls that take a node away for good are
@@ -66,6 +74,18 @@ step_contract() {
         --request-timeout 30 --generation-database none --no-color --continue-on-failure \
         --exclude-path-regex '/v1/cluster/nodes/' &&
         tests/smoke/still-well.sh "${NODES[@]}"
+}
+
+# The OpenAPI and the AsyncAPI document, by the rules of their own linters.
+step_documents() { node tests/lint/lint.js; }
+
+# Every example of examples/clients, through a proxy that loses answers and cuts connections.
+step_clients() {
+    local log=$SMOKE/clients.log rc=0
+    start_cluster clients || return
+    tests/clients/run.sh "${NODES[@]}" 2>&1 | tee "$log" || rc=$?
+    count "$(grep -c '^ok ' "$log")" "$(grep -c '^not ok ' "$log")"
+    return "$rc"
 }
 
 step_load() {

@@ -36,7 +36,7 @@ const SLEPT_MS = 4000;
 const SURELY_GONE_MS = 60000;
 const WAKE_PROBE_MS = 2000;
 // A connection that stood so long counts as good: the next attempts begin without the back-off of those before it.
-const HELD_MS = 5000;
+const HELD_MS = 1000;
 // The first step of the back-off for a node that asked for one.
 const STEPS_BACK = 3;
 // The node ends the connection for good over a larger message, so it is not sent.

@@ -81,9 +81,9 @@ export function Dialog() {
 }
 
 /** What is known of the node that was chosen in the picture, and what can be done with it. */
-export function NodeCard({ node: each, onClose }) {
+export function NodeCard({ node: each, aside, onClose }) {
   const last = (mesh.value?.alive ?? 0) <= 1;
-  return html`<aside class="card" aria-label=${`Node ${each.name}`}>
+  return html`<aside class=${`card ${aside}`} aria-label=${`Node ${each.name}`}>
     <div class="card-head"><h3>${each.name}</h3><button type="button" class="quiet-button" onClick=${onClose} aria-label="Close">✕</button></div>
     <dl>
       <dt>Address</dt><dd><a href=${each.url} target="_blank" rel="noopener">${host(each.url)}</a></dd>

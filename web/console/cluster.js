@@ -112,7 +112,7 @@ function lasts(about, disagree) {
 }
 
 function picture(cluster, before) {
-  const members = cluster.nodes.filter((each) => each.state !== "removed");
+  const members = cluster.nodes.filter((each) => each.state !== "removed").sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
   const view = (name) => {
     const found = views.get(name);
     return found && Date.now() - found.at < VIEW_MS_MAX ? found : null;
@@ -125,7 +125,9 @@ function picture(cluster, before) {
     const up = each.reachable || sees(each.name, each.name) === true;
     const status = !up ? "down" : each.state === "draining" ? "draining" : lasts(each.name, up && missing.length > 0) ? "partly" : "up";
     const behind = members.reduce((total, from) => total + (view(from.name)?.cluster?.nodes.find((other) => other.name === each.name)?.replicas_behind ?? 0), 0);
-    return { ...each, status, missing, behind: up ? behind : 0, since: known && known.status === status ? known.since : Date.now() };
+    // What a node leads and holds, it knows best itself.
+    const own = view(each.name)?.cluster?.nodes.find((other) => other.name === each.name) ?? each;
+    return { ...own, reachable: each.reachable, state: each.state, status, missing, behind: up ? behind : 0, since: known && known.status === status ? known.since : Date.now() };
   });
   const up = (name) => nodes.find((each) => each.name === name).status !== "down";
   const links = [];
@@ -142,7 +144,7 @@ function picture(cluster, before) {
     known: true,
     id: cluster.cluster,
     asked: cluster.node,
-    catalogLeader: cluster.catalog_leader,
+    catalogLeader: alive > nodes.length / 2 ? cluster.catalog_leader : null,
     quorum: alive > nodes.length / 2,
     silentSince,
     alive,
@@ -216,7 +218,8 @@ async function pollMetrics() {
   const total = (key) => known.reduce((all, each) => all + each[key], 0);
   const latency = sum(known.map((each) => each.latency));
   const [median, slow] = [0.5, 0.99].map((share) => quantile(latency, share)).map((seconds) => (seconds === null ? null : seconds * 1000));
-  const all = { published: total("published"), bytes: total("bytes"), read: total("read"), requests: total("requests"), median, slow };
+  const most = (key) => Math.max(...known.map((each) => each[key]));
+  const all = { streams: most("streams"), leaderless: most("leaderless"), published: total("published"), bytes: total("bytes"), read: total("read"), requests: total("requests"), median, slow };
   const columns = { at: Date.now() / 1000, published: all.published, read: all.read, median, slow };
   for (const [name, value] of Object.entries(columns)) {
     history[name].push(value);
@@ -245,6 +248,8 @@ async function pollNodeMetrics({ name, url }) {
     bytes: rate("evermesh_publish_bytes_total"),
     requests: rate("evermesh_publish_requests_total"),
     read: rate("evermesh_read_events_total"),
+    streams: now.samples.get("evermesh_streams") ?? 0,
+    leaderless: now.samples.get("evermesh_streams_without_leader") ?? 0,
     latency: since(now.buckets.get("evermesh_publish_seconds_bucket"), before.buckets.get("evermesh_publish_seconds_bucket")),
   };
 }

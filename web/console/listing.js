@@ -91,9 +91,13 @@ export class Listing {
   }
 }
 
+/** Whether nobody could say how the stream is: none of its replicas was reached. Its numbers are then zeros that mean nothing. */
+export const isUnknown = (state) => state.leader === null && state.term === 0;
+
 /** A stream's state with its rate and the rates before it. */
-export function measure(before, state) {
+export function measure(before, answer) {
   const at = performance.now();
+  const state = isUnknown(answer) && before ? { ...before.state, leader: null, replicas: answer.replicas } : answer;
   if (!before) return { state, at, rate: null, history: [] };
   const rate = Math.max(0, state.last_seq - before.state.last_seq) / ((at - before.at) / 1000);
   return { state, at, rate, history: [...before.history, rate].slice(-SPARK_VALUES) };

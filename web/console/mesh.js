@@ -42,10 +42,10 @@ const totalLed = (nodes) => nodes.filter((node) => node.status !== "down").reduc
 
 function layout(nodes, { width, height }) {
   const many = nodes.length;
-  const radius = Math.max(11, Math.min(many <= 3 ? 46 : many <= 6 ? 38 : many <= 12 ? 26 : 15, width / (many <= 6 ? 8 : 14)));
+  const radius = Math.max(11, Math.min(many <= 3 ? 46 : many <= 6 ? 38 : many <= 12 ? 26 : 15, width / (many <= 6 ? 9.5 : 14)));
   const labelled = many <= 16;
   const room = radius + (labelled ? 44 : 14);
-  const orbit = { x: Math.min(width / 2 - Math.max(room, 70), height * 0.62), y: height / 2 - room };
+  const orbit = { x: Math.min(width / 2 - Math.max(radius + 22, 58), height * 0.62), y: height / 2 - room };
   const lift = many === 3 ? (height / 2 - room) * 0.14 : 0;
   const of = new Map(
     nodes.map((node, at) => {

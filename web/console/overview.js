@@ -2,8 +2,8 @@
 
 import { NodeCard, drill } from "./actions.js";
 import { happenings, mesh, rates } from "./cluster.js";
-import { clock, lasting, plural, word } from "./format.js";
-import { Mesh, says } from "./mesh.js";
+import { clock, lasting, plural, shorten, word } from "./format.js";
+import { Mesh, says, spotlight } from "./mesh.js";
 import { Plots } from "./plots.js";
 import { Streams } from "./streams.js";
 import { html, useCell, useState } from "./view.js";
@@ -16,8 +16,8 @@ export function Overview() {
     <section class=${`sheet hero ${now?.silentSince ? "stale" : ""}`} aria-labelledby="state">
       <div class="statement">${statement(now)}</div>
       ${now?.known ? html`<${Mesh} selected=${selected} onSelect=${setSelected} />` : html`<div class="mesh"></div>`}
-      <p class="legend" aria-hidden="true"><span><i class="ring"></i>share of streams led</span><span><i class="diamond"></i>leads the catalog</span><span><i class="dot good"></i>events published</span></p>
-      ${node && html`<${NodeCard} node=${node} onClose=${() => setSelected(null)} />`}
+      <${Legend} />
+      ${node && html`<${NodeCard} node=${node} aside=${isRight(now.nodes, node) ? "left" : ""} onClose=${() => setSelected(null)} />`}
       <p class="unseen" aria-live="polite">${now?.known ? now.nodes.map((each) => `${each.name} ${each.status}`).join(", ") : ""}</p>
     </section>
     <div class="column">
@@ -32,6 +32,22 @@ export function Overview() {
     </div>
     <${Streams} />
   </main>`;
+}
+
+/** Whether the picture has the node at its right: its card is then at the left. */
+function isRight(nodes, node) {
+  const at = nodes.indexOf(node);
+  return nodes.length === 2 ? at === 1 : at > 0 && at < nodes.length / 2;
+}
+
+/** What the signs of the picture mean; of a stream that is pointed at, who has it. */
+function Legend() {
+  const stream = useCell(spotlight);
+  if (stream) {
+    const others = stream.replicas.map((each) => each.node).filter((name) => name !== stream.leader);
+    return html`<p class="legend" aria-hidden="true"><span><b>${shorten(stream.name, 48)}</b>${stream.leader ? `led by ${stream.leader}` : "led by nobody"}${others.length > 0 ? `, copied to ${others.join(", ")}` : ""}</span></p>`;
+  }
+  return html`<p class="legend" aria-hidden="true"><span><i class="ring"></i>share of streams led</span><span><i class="diamond"></i>leads the catalog</span><span><i class="dot good"></i>events published</span></p>`;
 }
 
 /** Whose counters the rates are: those of nodes that this page reaches. */
@@ -54,7 +70,7 @@ export function state(now) {
   const all = now.nodes.length;
   const down = now.nodes.filter((each) => each.status === "down");
   const names = (nodes) => nodes.map((each) => each.name).join(", ");
-  if (!now.quorum) return ["bad", "No quorum", `${word(now.alive)} of ${plural(all, "node")} ${now.alive === 1 ? "is" : "are"} left. What was acknowledged is safe; publishes wait for ${names(down)}.`];
+  if (!now.quorum) return ["bad", "No quorum", `${word(now.alive)} of ${plural(all, "node")} ${now.alive === 1 ? "is" : "are"} left. What was acknowledged is safe. Nothing is created or moved, and streams without a majority of their replicas wait, until enough of ${names(down)} are back.`];
   if (down.length > 0) return ["bad", down.length === 1 ? `${down[0].name.length > 24 ? "A node" : down[0].name} is down` : `${word(down.length)} nodes are down`, `The other ${now.alive} carry on, and every acknowledged event is still there.`];
   const of = (status) => now.nodes.filter((each) => each.status === status);
   if (of("partly").length > 0) return ["warn", "Some nodes do not reach each other", of("partly").map((each) => `${each.name} ${says(each)}`).join("; ")];
@@ -65,8 +81,10 @@ export function state(now) {
   if (full.length > 0) return ["warn", "A disk has little room", `on ${names(full)}.`];
   const behind = now.nodes.filter((each) => each.behind > 0);
   if (behind.length > 0) return ["warn", "Replicas are catching up", `on ${names(behind)}.`];
-  if (all === 1) return ["good", "One node, on its own", `It leads ${plural(now.streams, "stream")}. With two more, a node may die and nothing stops.`];
-  return ["good", `${word(all)} nodes, one mesh`, `Everything is whole: ${now.streams === 0 ? "nothing to lead yet" : `${plural(now.streams, "stream")}, each with a leader`}. Catalog led by ${now.catalogLeader ?? "nobody"}.`];
+  const { streams = now.streams, leaderless = 0 } = rates.value ?? {};
+  if (leaderless > 0) return ["warn", "Leaders are being chosen", `${plural(leaderless, "stream")} ${leaderless === 1 ? "has" : "have"} none at this moment; publishes to them wait.`];
+  if (all === 1) return ["good", "One node, on its own", `It leads ${plural(streams, "stream")}. With two more, a node may die and nothing stops.`];
+  return ["good", `${word(all)} nodes, one mesh`, `Everything is whole: ${streams === 0 ? "nothing to lead yet" : `${plural(streams, "stream")}, each with a leader`}. Catalog led by ${now.catalogLeader ?? "nobody"}.`];
 }
 
 function Happened() {

@@ -23,6 +23,17 @@ export function Plots() {
   </div>`;
 }
 
+/** uPlot, fetched when there is something to draw: the page is there before it. */
+let library = null;
+
+function load() {
+  library ??= new Promise((there, fail) => {
+    document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href: "/console/uplot.css" }));
+    document.head.append(Object.assign(document.createElement("script"), { src: "/console/uplot.js", onload: there, onerror: fail }));
+  });
+  return library;
+}
+
 function Plot({ columns, tones, show, label }) {
   const box = useRef();
   const plot = useRef();
@@ -33,11 +44,15 @@ function Plot({ columns, tones, show, label }) {
     window.addEventListener("themechange", changed);
     return () => window.removeEventListener("themechange", changed);
   }, []);
+  const [ready, setReady] = useState(Boolean(window.uPlot));
   useEffect(() => {
-    if (width === 0 || !window.uPlot) return undefined;
+    load().then(() => setReady(true), () => (library = null));
+  }, []);
+  useEffect(() => {
+    if (width === 0 || !ready) return undefined;
     plot.current = new window.uPlot(options(width, columns, tones, show), data(columns), box.current);
     return () => plot.current.destroy();
-  }, [width, theme]);
+  }, [width, theme, ready]);
   useEffect(() => rates.watch(() => document.hidden || plot.current?.setData(data(columns))), []);
   return html`<div class="canvas" ref=${box} role="img" aria-label=${label}></div>`;
 }
@@ -51,10 +66,8 @@ function data(columns) {
 }
 
 function options(width, columns, tones, show) {
-  const style = getComputedStyle(document.documentElement);
-  const tone = (name) => style.getPropertyValue(name).trim();
   const font = `11px ${getComputedStyle(document.body).fontFamily}`;
-  const axis = { stroke: tone("--quiet"), font, ticks: { show: false }, grid: { stroke: tone("--line"), width: 1 }, border: { show: false } };
+  const axis = { stroke: colour("--quiet"), font, ticks: { show: false }, grid: { stroke: colour("--line"), width: 1 }, border: { show: false } };
   const time = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB").slice(0, 8);
   return {
     width,
@@ -70,15 +83,24 @@ function options(width, columns, tones, show) {
     series: [
       {},
       ...columns.map((_, at) => ({
-        stroke: tone(tones[at]),
+        stroke: colour(tones[at]),
         width: 1.6,
-        fill: at === 0 ? `color-mix(in srgb, ${tone(tones[at])} 14%, transparent)` : undefined,
+        fill: at === 0 ? colour(tones[at], 0.13) : undefined,
         points: { show: false },
         spanGaps: false,
       })),
     ],
     hooks: { setCursor: [(plot) => tip(plot, show)] },
   };
+}
+
+/** A colour of the style sheet as a canvas takes it: computed, for light or dark, and with an opacity. */
+function colour(name, strength = 1) {
+  const probe = document.body.appendChild(document.createElement("i"));
+  probe.style.color = `color-mix(in srgb, var(${name}) ${strength * 100}%, transparent)`;
+  const computed = getComputedStyle(probe).color;
+  probe.remove();
+  return computed;
 }
 
 /** What the lines say under the pointer. */

@@ -3,7 +3,7 @@
 import { Refusal, ask, streamPath } from "./api.js";
 import { moveLeader } from "./actions.js";
 import { bytes, compact, count } from "./format.js";
-import { measure } from "./listing.js";
+import { isUnknown, measure } from "./listing.js";
 import { Publish } from "./publish.js";
 import { Spark } from "./spark.js";
 import { replicaSays } from "./streams.js";
@@ -27,7 +27,7 @@ export function StreamPage({ name }) {
         const answer = await ask(streamPath(name));
         if (ended()) return;
         known.current = measure(known.current, answer);
-        setInfo(answer);
+        setInfo({ ...answer, ...known.current.state });
         setFailed(null);
       } catch (error) {
         if (!ended()) setFailed(error);
@@ -61,9 +61,10 @@ export function StreamPage({ name }) {
 
 function Figures({ info, known }) {
   const figure = (value, label) => html`<div class="figure"><dd>${value}</dd><dt>${label}</dt></div>`;
+  const counts = info && !isUnknown(info);
   return html`<dl class="figures sheet pad">
-    ${figure(info ? count(info.events) : "–", "events")} ${figure(info ? bytes(info.bytes) : "–", "size")}
-    ${figure(info ? (info.events > 0 ? `${count(info.first_seq)} – ${count(info.last_seq)}` : "none") : "–", "seqs")}
+    ${figure(counts ? count(info.events) : "–", "events")} ${figure(counts ? bytes(info.bytes) : "–", "size")}
+    ${figure(counts ? (info.events > 0 ? `${count(info.first_seq)} – ${count(info.last_seq)}` : "none") : "–", "seqs")}
     ${figure(info ? (info.leader ?? html`<span class="bad">none</span>`) : "–", "leader")}
     <div class="figure grow"><dd>${known && known.rate !== null ? compact(known.rate) : "–"}<${Spark} wide values=${known?.history} /></dd><dt>events/s, last minute</dt></div>
   </dl>`;

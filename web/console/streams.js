@@ -1,6 +1,6 @@
 // The list of streams: as many rows as are visible, however many streams there are.
 
-import { Listing } from "./listing.js";
+import { Listing, isUnknown } from "./listing.js";
 import { spotlight } from "./mesh.js";
 import { bytes, compact, count, plural } from "./format.js";
 import { Spark } from "./spark.js";
@@ -59,7 +59,7 @@ export function Streams() {
         <span role="columnheader" class="number">Per second</span><span role="columnheader" class="trend">Last minute</span><span role="columnheader">Leader</span>
         <span role="columnheader">Replicas</span>
       </div>
-      <div class="rows" ref=${box} onScroll=${scrolled} onKeyDown=${(key) => walk(key, box.current)} role="rowgroup" tabindex="-1">
+      <div class="rows" style=${{ height: `min(62vh, ${Math.min(15, rows) * ROW}px)` }} ref=${box} onScroll=${scrolled} onKeyDown=${(key) => walk(key, box.current)} role="rowgroup" tabindex="-1">
         <div class="all" style=${{ height: `${rows * ROW}px` }}>
           ${visible.map((at) => html`<${Row} key=${at} at=${at} stream=${listing.summaries[at]} known=${listing.states.get(listing.summaries[at]?.name)} />`)}
         </div>
@@ -72,13 +72,14 @@ function Row({ at, stream, known }) {
   const place = { transform: `translateY(${at * ROW}px)` };
   if (!stream) return html`<div class="row" role="row" aria-rowindex=${at + 2} style=${place}><span role="cell" class="hush">…</span></div>`;
   const state = known?.state;
+  const counts = state && !isUnknown(state);
   const leader = state ? state.leader : stream.leader;
   const look = () => (spotlight.value = { name: stream.name, leader, replicas: state?.replicas ?? stream.replicas.map((node) => ({ node })) });
   const leave = () => spotlight.value?.name === stream.name && (spotlight.value = null);
   return html`<div class="row" role="row" aria-rowindex=${at + 2} style=${place} onMouseEnter=${look} onMouseLeave=${leave} onFocusIn=${look} onFocusOut=${leave}>
     <span role="cell" class="name"><a data-row=${at} href=${`#/streams/${encodeURIComponent(stream.name)}`} title=${stream.name}>${stream.name}</a></span>
-    <span role="cell" class="number events">${state ? count(state.events) : "–"}</span>
-    <span role="cell" class="number size">${state ? bytes(state.bytes) : "–"}</span>
+    <span role="cell" class="number events">${counts ? count(state.events) : "–"}</span>
+    <span role="cell" class="number size">${counts ? bytes(state.bytes) : "–"}</span>
     <span role="cell" class="number rate">${known?.rate === null || !known ? "–" : compact(known.rate)}</span>
     <span role="cell" class="trend"><${Spark} values=${known?.history} /></span>
     <span role="cell" class=${`leader ${leader ? "" : "bad"}`} title=${leader ?? ""}>${leader ?? (state ? "none" : "–")}</span>
@@ -92,7 +93,7 @@ function Replicas({ replicas, held }) {
   if (!replicas) return html`<span class="hush">${held.length}</span>`;
   const far = replicas.filter((each) => each.state !== "ok");
   const most = Math.max(0, ...replicas.map((each) => each.lag ?? 0));
-  const note = far.length > 0 ? (far[0].state === "behind" ? `−${compact(most)}` : far[0].state) : "";
+  const note = far.length > 0 ? (far[0].state === "behind" && most > 0 ? `−${compact(most)}` : far[0].state) : "";
   const title = replicas.map((each) => `${each.node}: ${replicaSays(each)}`).join("\n");
   return html`<span class="dots" title=${title}>
     ${replicas.map((each) => html`<i key=${each.node} class=${`dot ${TONES[each.state]} ${each.leader ? "leads" : ""}`}></i>`)}

@@ -15,6 +15,9 @@ const PAGE = 200;
 const BACK = 200;
 const CREDIT = 1000;
 
+/** Rows that fly by cannot be read: they are drawn at most so often, and the frames between are free for everything else. */
+const DRAW_MS = 30;
+
 /** One connection for every live window; it goes to another node by itself. */
 let connection = null;
 export const connectionState = new Cell({ state: "connecting", at: "" });
@@ -39,9 +42,9 @@ export class Tail {
   /** Rows added before the first one, less those taken away there: who draws them keeps its place by it. */
   shift = 0;
   #asking = false;
-  arrived = 0; // events since the window went live, for the rate
   #subscription = null;
   #frame = 0;
+  #drawn = 0;
   #waiting = [];
   #turn = 0;
 
@@ -160,7 +163,6 @@ export class Tail {
     this.atEnd = true;
     this.error = null;
     this.next = from;
-    this.arrived = 0;
     const options = { from, credit: CREDIT, onGap: (gap) => mine === this.#subscription && this.#arrive({ gap }) };
     if (this.subject) options.subject = this.subject;
     const mine = live().subscribe(this.stream, options);
@@ -180,16 +182,22 @@ export class Tail {
     }
   }
 
-  /** Kept until the next frame, which draws all of them at once. */
+  /** Kept until the next drawing, which shows all of them at once. */
   #arrive(event) {
     this.#waiting.push(event);
     if (event.seq) this.next = event.seq + 1;
-    this.arrived += 1;
     if (this.#waiting.length > WINDOW_MAX) this.#waiting.splice(0, this.#waiting.length - WINDOW_MAX);
-    this.#frame ||= requestAnimationFrame(() => {
-      this.#frame = 0;
-      this.#pour();
-    });
+    this.#frame ||= requestAnimationFrame((now) => this.#draw(now));
+  }
+
+  #draw(now) {
+    if (now - this.#drawn < DRAW_MS) {
+      this.#frame = requestAnimationFrame((later) => this.#draw(later));
+      return;
+    }
+    this.#frame = 0;
+    this.#drawn = now;
+    this.#pour();
   }
 
   #pour() {

@@ -54,6 +54,8 @@ case_b() {
         create evermesh "$EVERMESH_AT" "b$round" >/dev/null || return 1
         measure b "$round" "evermesh" wrk --system evermesh --at "$EVERMESH_AT" --stream "b$round" --pids "$(pids "${EVERMESH_NODES[@]}")" "${time[@]}" || failed=1
         measure b "$round" "bare axum" wrk --system axum --at "$AXUM_AT" --pids "$(pids axum)" "${time[@]}" || failed=1
+        measure b "$round" "etcd, gRPC" latency --system etcd --at "$ETCD_AT" --connections 63 --seconds "$SECONDS_EACH" \
+            --pids "$(pids "${ETCD_NODES[@]}")" || failed=1
         measure b "$round" "etcd, JSON gateway" wrk --system etcd-http --at "$ETCD_AT" --pids "$(pids "${ETCD_NODES[@]}")" "${time[@]}" || failed=1
     done
     return $failed

@@ -35,13 +35,17 @@ unpack() {
     local names
     mkdir -p "$DEBIAN/packages" "$DEBIAN/root"
     command -v apt-get >/dev/null || die "this is not Debian: put ${MISSING[*]} on the PATH"
-    names=$(apt-get --simulate install --no-install-recommends "$@" 2>"$DEBIAN/apt.log" | awk '/^Inst/ {print $2}')
+    names=$(closure "$@")
+    # A machine that never asked has no lists; only root may fetch them.
+    [[ -n $names || $(id -u) != 0 ]] || { apt-get update -qq >/dev/null 2>&1; names=$(closure "$@"); }
     [[ -n $names ]] || { cat "$DEBIAN/apt.log" >&2; die "apt knows no such packages: try apt-get update"; }
     # shellcheck disable=SC2086
     (cd "$DEBIAN/packages" && apt-get download -q $names) >>"$DEBIAN/apt.log" 2>&1 || { cat "$DEBIAN/apt.log" >&2; die "apt-get download failed"; }
     local package
     for package in "$DEBIAN"/packages/*.deb; do dpkg-deb --extract "$package" "$DEBIAN/root"; done
 }
+
+closure() { apt-get --simulate install --no-install-recommends "$@" 2>"$DEBIAN/apt.log" | awk '/^Inst/ {print $2}'; }
 
 # build: the load tool, and the server unless one is given.
 build() {

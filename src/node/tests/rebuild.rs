@@ -323,3 +323,45 @@ async fn a_stream_that_moves_away_and_back_stays_one() {
     }
     cluster.stop().await;
 }
+
+fn copy_files(from: &std::path::Path, to: &std::path::Path) {
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        if file.file_type().unwrap().is_file() {
+            std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
+    }
+}
+
+/// All of a node's files, the witness among them, are as they were some time ago: the node itself cannot see that. Its leaders can.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_put_back_to_an_older_state_is_made_anew() {
+    let mut cluster = Cluster::start(3).await;
+    let orders = name("orders");
+    cluster.nodes[0].put_stream(&orders, SettingsPatch::default()).await.unwrap();
+    let group = cluster.group(&orders);
+    cluster.wait_whole(group).await;
+    let at = cluster.follower(group).await;
+    let others: Vec<Node> = cluster.nodes.iter().enumerate().filter(|(place, _)| *place != at).map(|(_, node)| node.clone()).collect();
+    let mut publisher = Publisher::start(others, orders.clone());
+    publisher.wait_more(20).await;
+    let backup = TempDir::new().unwrap();
+    cluster.nodes[at].stop().await;
+    copy_files(cluster.folders[at].path(), backup.path());
+    cluster.restart(at).await;
+    publisher.wait_more(50).await;
+    cluster.wait_whole(group).await;
+    let current = |node: &Node| node.inner.groups.get(group).map(|open| *open.folded().applied().borrow());
+    let led = current(&cluster.nodes[cluster.leading(group).await]);
+    until("it has what was written meanwhile", || current(&cluster.nodes[at]) >= led).await;
+    publisher.wait_more(50).await;
+    cluster.nodes[at].stop().await;
+    copy_files(backup.path(), cluster.folders[at].path());
+    cluster.restart(at).await;
+    until("the stream's replica is made anew", || cluster.rebuilt(at) >= 1 && !cluster.nodes[at].inner.is_out(group)).await;
+    publisher.wait_more(20).await;
+    let acknowledged = publisher.stop().await;
+    cluster.wait_whole(group).await;
+    check_same(&cluster, &orders, &acknowledged).await;
+    cluster.stop().await;
+}

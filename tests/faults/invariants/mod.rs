@@ -13,14 +13,12 @@
 //! | a reader meets every seq once, in order, through every resume | `reader` | promise 3 |
 //! | nobody is told two events at one seq, at any time | `agreement` | promise 1: never changed, never in two orders |
 //! | what was acknowledged is read at once, on every node | `recency` | the contract of `GET …/events/{seq}` |
-//! | there is one leader a term | `leaders` | Raft, Election Safety |
 
 pub mod acknowledged;
 pub mod agreement;
 pub mod batches;
 pub mod expectations;
 pub mod lanes;
-pub mod leaders;
 pub mod once;
 pub mod order;
 pub mod reader;

@@ -4,6 +4,7 @@
 
 pub mod checker;
 pub mod http;
+pub mod leaders;
 pub mod publisher;
 pub mod reader;
 pub mod shared;

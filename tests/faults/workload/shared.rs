@@ -1,7 +1,8 @@
 //! What all tasks of the load share: the clock, where the nodes are, what was told, what went wrong, and counts.
 
+use super::leaders::Leaders;
 use crate::cluster::Roster;
-use crate::invariants::{Kind, Violation, agreement::Told, leaders::Leaders};
+use crate::invariants::{Kind, Violation, agreement::Told};
 use crate::value::Value;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -141,9 +142,8 @@ impl Shared {
     }
 
     /// A node said who leads.
-    pub fn led(&self, who: &str, stream: &str, term: u64, leader: &str) {
-        let judged = self.leaders().named(who, stream, term, leader);
-        self.judge(judged);
+    pub fn led(&self, stream: &str, term: u64, leader: &str) {
+        self.leaders().named(stream, term, leader);
     }
 
     pub fn leader(&self, stream: &str) -> Option<String> {

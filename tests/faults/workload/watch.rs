@@ -17,7 +17,7 @@ pub async fn run(shared: Arc<Shared>) {
             for name in asked {
                 let Ok(stream) = admin.stream(&url, &name).await else { break };
                 if let Some(leader) = &stream.leader {
-                    shared.led(&url, &name, stream.term, leader);
+                    shared.led(&name, stream.term, leader);
                 }
             }
         }

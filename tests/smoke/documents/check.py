@@ -131,7 +131,7 @@ class Names:
         if code.startswith("./test"):
             unknown = [step for step in code.split()[1:] if step not in self.steps]
             return f"there is no step {unknown[0]}" if unknown else None
-        if re.fullmatch(r"evermesh_\w+", code) and code not in self.metrics:
+        if re.fullmatch(r"evermesh_\w+", code) and not {code, f"{code}_count"} & self.metrics:
             return "/metrics has no such metric"
         if re.fullmatch(r"EVERMESH_\w+", code) and code not in self.variables:
             return "nothing reads this variable"
@@ -172,6 +172,8 @@ class Names:
         """What there is and no document explains."""
         problems = [f"docs/troubleshooting.md does not explain `{code}`" for code in sorted(self.problems) if f"| `{code}` |" not in self.told]
         flags = sorted(set(re.findall(r"^ +(--[\w-]+)", self.help(("serve",)), re.M)) - {"--config", "--help"})
+        families = sorted({re.sub(r"_(bucket|sum|count)$", "", metric) for metric in self.metrics})
+        problems += [f"docs/operating.md does not name `{family}`" for family in families if f"`{family}`" not in self.told]
         return problems + [f"docs/operating.md does not name `{flag}`" for flag in flags if f"| `{flag}` |" not in self.told]
 
 

@@ -7,9 +7,11 @@
 - A command must succeed, unless the answer that is shown is an error. The lines shown must be among those printed, in that order: `…` stands for
   anything, and a number for any number.
 - One that stays (`curl -N`, `evermesh sub` without a limit) is ended after three seconds, and must have printed something.
+- A `js` block that prints is run by Node, as a module whose client is the one in web/; it has three seconds to print something.
 - Blocks in other languages are not run; they are counted and named.
 """
 
+import json
 import os
 import random
 import re
@@ -18,7 +20,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from parse import ROOT, Command, blocks, commands, documents
+from parse import ROOT, Block, Command, blocks, commands, documents
 
 STAY_SECONDS = 3
 COMMAND_SECONDS = 90
@@ -34,6 +36,10 @@ def main() -> int:
     try:
         for document in documents():
             for block in blocks(document.read_text())[0]:
+                if block.language == "js" and any("console.log" in line for line in block.lines):
+                    ran += 1
+                    failed += not world.run_script(document, block)
+                    continue
                 if block.language != "console":
                     not_run.append(f"{document.relative_to(ROOT)}:{block.line} ({block.language or 'no language'})")
                     continue
@@ -42,8 +48,8 @@ def main() -> int:
                     failed += not world.run(command)
     finally:
         world.end()
-    print(f"{ran} commands of {len(documents())} documents, {failed} failed")
-    print(f"not run, {len(not_run)} blocks that are no console: {', '.join(not_run)}")
+    print(f"{ran} commands and scripts of {len(documents())} documents, {failed} failed")
+    print(f"not run, {len(not_run)} blocks that are no commands: {', '.join(not_run)}")
     return failed != 0 or ran == 0
 
 
@@ -75,19 +81,26 @@ class World:
         servers = ",".join(self.nodes) if command.host is None else ",".join(f"http://{self.network}.{n}:4700" for n in (1, 2, 4))
         environment = {**self.environment, "HOST": command.host or "", "EVERMESH_SERVER": servers}
         environment["CURL_FAIL"] = "" if expects_error else "--fail-with-body"
-        code, out, err = self.execute(self.here(command.text), environment, STAY_SECONDS if stays else COMMAND_SECONDS)
+        code, out, err = self.execute(["bash", "-c", self.here(command.text)], environment, STAY_SECONDS if stays else COMMAND_SECONDS)
         if stays:
             wrong = None if out.strip() else "printed nothing"
         elif code is None:
             wrong = f"had not ended after {COMMAND_SECONDS} s"
         else:
             wrong = f"ended with {code}" if code else missing(command.shown, out)
-        where = f"{command.document.relative_to(ROOT)}:{command.line}"
-        if wrong:
-            print(f"{where}: {wrong}\n{command.host or ''}$ {command.text}\n{out[-3000:]}{err[-2000:]}")
-        else:
-            print(f"ok {where} {command.text[:100]}")
-        sys.stdout.flush()
+        return self.told(command.document, command.line, f"{command.host or ''}$ {command.text}", wrong, out + err)
+
+    def run_script(self, document: Path, block: Block) -> bool:
+        text = self.here("\n".join(block.lines))
+        text = re.sub(r'"http://[^"]*/evermesh\.js"', json.dumps((ROOT / "web/client/evermesh.js").as_uri()), text)
+        # Node 20 has both behind these flags, later ones have at least the first anyway.
+        node = ["node", "--no-warnings", "--experimental-websocket", "--experimental-eventsource", "--input-type=module", "--eval", text]
+        _, out, err = self.execute(node, self.environment, STAY_SECONDS)
+        return self.told(document, block.line, text, None if out.strip() and not err.strip() else "printed nothing, or an error", out + err)
+
+    def told(self, document: Path, line: int, what: str, wrong: str | None, printed: str) -> bool:
+        where = f"{document.relative_to(ROOT)}:{line}"
+        print(f"{where}: {wrong}\n{what}\n{printed[-4000:]}" if wrong else f"ok {where} {what.splitlines()[0][:100]}", flush=True)
         return wrong is None
 
     def here(self, text: str) -> str:
@@ -95,9 +108,9 @@ class World:
             text = text.replace(f"127.0.0.1:470{number}", node.removeprefix("http://"))
         return text.replace("10.0.0.", f"{self.network}.")
 
-    def execute(self, text: str, environment: dict[str, str], seconds: int) -> tuple[int | None, str, str]:
+    def execute(self, command: list[str], environment: dict[str, str], seconds: int) -> tuple[int | None, str, str]:
         process = subprocess.Popen(
-            ["bash", "-c", text], cwd=self.folder, env=environment, text=True, start_new_session=True,
+            command, cwd=self.folder, env=environment, text=True, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
         try:

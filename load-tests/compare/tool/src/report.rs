@@ -20,7 +20,6 @@ struct Case {
     main: Figure,
     /// Others worth a column.
     more: &'static [Figure],
-    /// Whose figure the others' are set in proportion to: the name's beginning is replaced for those that have a counterpart.
     targets: &'static [Target],
 }
 
@@ -31,7 +30,7 @@ struct Figure {
     more_is_better: bool,
 }
 
-/// What issue-sized promises look like: a figure of `of`, as it is or over that of `over`, and its bound.
+/// What Evermesh is to reach: the main figure of `of`, as it is or over that of `over`, and its bound.
 struct Target {
     of: &'static str,
     over: Option<&'static str>,
@@ -58,7 +57,8 @@ const CASES: &[Case] = &[
     Case {
         id: "b",
         title: "Single events over HTTP, 63 connections over three nodes",
-        setting: "wrk with three threads of 21 connections, each thread with a node of its own; one event a request.",
+        setting: "wrk with three threads of 21 connections, each thread with a node of its own; one event a request. \
+                  etcd by gRPC: 63 connections of the load tool.",
         main: RATE,
         more: &[P50, P99, CPU],
         targets: &[
