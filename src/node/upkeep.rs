@@ -34,11 +34,10 @@ impl Busy {
             return;
         }
         let busy = self.clone();
-        let task = async move {
+        node.spawn(async move {
             change.await;
             busy.groups().remove(&group);
-        };
-        node.tasks.spawn_on(task, &node.runtime);
+        });
     }
 
     fn groups(&self) -> MutexGuard<'_, HashSet<u64>> {

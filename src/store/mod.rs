@@ -48,8 +48,15 @@
 //!
 //! # What is not done
 //!
-//! A segment kept alive by few rows is not rewritten, and neither is metadata with one damaged page: all of it counts as damaged. A
-//! whole directory that is put back to an older state, witness included, is not noticed here, but by its leaders. Nor is it noticed
+//! A segment kept alive by few rows is not rewritten.
+//!
+//! Of metadata with one damaged page all counts as damaged, and nothing is saved from it row by row. Each row has a checksum, but redb
+//! writes new pages beside the old: behind a page that leads elsewhere lies a row that is whole and older, with all its neighbours, and a
+//! node that takes an older vote for its own may vote twice. Only the pages' checksums tell, and they say *that*, not *where*. There is
+//! no second copy of a vote to compare with, and without the votes nothing else of a group can be used; what has one, the identity, is
+//! taken from there.
+//!
+//! A whole directory that is put back to an older state, witness included, is not noticed here, but by its leaders. Nor is it noticed
 //! when a power loss takes the witness's last second and a bit of the newest commit flips as well. Damage to the structure of the
 //! segment that is being written is found at the next start, or stops the node.
 

@@ -14,6 +14,7 @@ use crate::run::{Folder, asked_to_end, start_cluster};
 use crate::value::Value;
 use crate::workload::http::{Answer, Http};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
@@ -96,6 +97,46 @@ struct Round {
     gap_us: u64,
     slowest_us: u64,
     failed: usize,
+    /// Of the other nodes.
+    inside: Inside,
+}
+
+/// What the nodes that are left in peace count of themselves: whether it was an election or a disk that took long.
+#[derive(Clone, Copy, Default)]
+struct Inside {
+    /// The bound of the bucket with the longest durable transaction, in seconds.
+    commit_seconds: f64,
+    /// Elections won, by cause.
+    elections: [f64; 3],
+}
+
+const CAUSES: [&str; 3] = ["evidence", "transfer", "timer"];
+
+type Series = BTreeMap<String, f64>;
+
+impl Inside {
+    fn between(before: &Series, after: &Series) -> Inside {
+        let more = |name: &str| after.get(name).unwrap_or(&0.0) - before.get(name).unwrap_or(&0.0);
+        let commits = more("evermesh_store_commit_seconds_count");
+        let bounds = after.keys().filter_map(|name| {
+            let bound = name.strip_prefix("evermesh_store_commit_seconds_bucket{le=\"")?.strip_suffix("\"}")?;
+            (more(name) >= commits).then(|| bound.parse().unwrap_or(f64::INFINITY))
+        });
+        let elections = CAUSES.map(|cause| more(&format!("evermesh_elections_won_total{{cause=\"{cause}\"}}")));
+        Inside { commit_seconds: bounds.fold(f64::INFINITY, f64::min), elections }
+    }
+
+    fn and(self, other: Inside) -> Inside {
+        let elections = std::array::from_fn(|cause| self.elections[cause] + other.elections[cause]);
+        Inside { commit_seconds: self.commit_seconds.max(other.commit_seconds), elections }
+    }
+}
+
+impl std::fmt::Display for Inside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "longest commit of the others up to {:.0} ms; elections:", self.commit_seconds * 1000.0)?;
+        CAUSES.iter().zip(self.elections).try_for_each(|(cause, count)| write!(f, " {cause} {count}"))
+    }
 }
 
 /// The longest time without an acknowledgement within these bounds; `acks` is nearly in order.
@@ -145,12 +186,13 @@ async fn measure(args: &Gaps, place: Place, folder: &Folder) -> Result<bool> {
         sleep(BEFORE).await;
         let result = one_round(args.kind, leader, &mut cluster, &admin, &load).await?;
         println!(
-            "{round:3} of {}: {} led; {:.1} ms without an ack, slowest request {:.1} ms, {} failed",
+            "{round:3} of {}: {} led; {:.1} ms without an ack, slowest request {:.1} ms, {} failed; {}",
             args.times,
             cluster.nodes[leader].name,
             result.gap_us as f64 / 1000.0,
             result.slowest_us as f64 / 1000.0,
-            result.failed
+            result.failed,
+            result.inside
         );
         rounds.push(result);
         recover(args.kind, leader, &mut cluster, &admin).await?;
@@ -199,6 +241,8 @@ async fn one_round(kind: GapKind, leader: usize, cluster: &mut Cluster, admin: &
     load.slowest_us.store(0, Relaxed);
     let other = cluster.nodes[(leader + 1) % cluster.nodes.len()].url.clone();
     let name = cluster.nodes[leader].name.clone();
+    let others: Vec<_> = cluster.nodes.iter().enumerate().filter(|(at, _)| *at != leader).map(|(_, node)| node.url.clone()).collect();
+    let before = series(admin, &others).await?;
     let began = Instant::now();
     match kind {
         GapKind::Kill => cluster.process(leader).ok_or("it is gone already")?.kill(),
@@ -215,9 +259,20 @@ async fn one_round(kind: GapKind, leader: usize, cluster: &mut Cluster, admin: &
         let steady = steady_from > at_us && longest_gap(&load.acks(), steady_from, now) < STEADY_GAP_US;
         if steady || began.elapsed() > WINDOW_MAX {
             let gap_us = longest_gap(&load.acks(), at_us.saturating_sub(WINDOW_BEFORE_US), now);
-            return Ok(Round { gap_us, slowest_us: load.slowest_us.load(Relaxed), failed: load.failed().len() - failed_before });
+            let (slowest_us, failed) = (load.slowest_us.load(Relaxed), load.failed().len() - failed_before);
+            let after = series(admin, &others).await?;
+            let inside = before.iter().zip(&after).map(|(before, after)| Inside::between(before, after));
+            return Ok(Round { gap_us, slowest_us, failed, inside: inside.fold(Inside::default(), Inside::and) });
         }
     }
+}
+
+async fn series(admin: &Admin, nodes: &[String]) -> Result<Vec<Series>> {
+    let mut all = Vec::new();
+    for node in nodes {
+        all.push(admin.metrics(node).await?);
+    }
+    Ok(all)
 }
 
 async fn recover(kind: GapKind, leader: usize, cluster: &mut Cluster, admin: &Admin) -> Result<()> {

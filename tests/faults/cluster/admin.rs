@@ -4,6 +4,7 @@ use super::Result;
 use evermesh::wire::{Cluster, Stream};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -50,6 +51,15 @@ impl Admin {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(began.elapsed())
+    }
+
+    /// The series of a node's metrics by name and labels.
+    pub async fn metrics(&self, node: &str) -> Result<BTreeMap<String, f64>> {
+        let url = format!("{node}/metrics");
+        let answer = self.0.get(&url).timeout(LOOK).send().await.map_err(|error| format!("{url}: {error:?}"))?;
+        let text = answer.text().await.map_err(|error| format!("{url}: {error:?}"))?;
+        let series = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+        Ok(series.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
     }
 
     pub async fn create(&self, node: &str, stream: &str, settings: Value) -> Result<()> {
