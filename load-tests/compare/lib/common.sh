@@ -10,7 +10,7 @@ declare -A PIDS=()
 start() {
     local name=$1
     shift
-    setpriv --pdeathsig KILL "$@" >>"$WORK/logs/$name.log" 2>&1 </dev/null &
+    setpriv --pdeathsig TERM "$@" >>"$WORK/logs/$name.log" 2>&1 </dev/null &
     PIDS[$name]=$!
     # No word from the shell when a case kills it.
     disown $!
