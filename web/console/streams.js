@@ -73,6 +73,8 @@ function Row({ at, stream, known }) {
   if (!stream) return html`<div class="row" role="row" aria-rowindex=${at + 2} style=${place}><span role="cell" class="hush">…</span></div>`;
   const state = known?.state;
   const counts = state && !isUnknown(state);
+  // A replica that is alone goes on believing in its leader.
+  const lost = !leader ? state && "none" : state?.replicas.some((each) => each.node === leader && !each.reachable) && `${leader} is unreachable`;
   const leader = state ? state.leader : stream.leader;
   const look = () => (spotlight.value = { name: stream.name, leader, replicas: state?.replicas ?? stream.replicas.map((node) => ({ node })) });
   const leave = () => spotlight.value?.name === stream.name && (spotlight.value = null);
@@ -82,7 +84,7 @@ function Row({ at, stream, known }) {
     <span role="cell" class="number size">${counts ? bytes(state.bytes) : "–"}</span>
     <span role="cell" class="number rate">${known?.rate === null || !known ? "–" : compact(known.rate)}</span>
     <span role="cell" class="trend"><${Spark} values=${known?.history} /></span>
-    <span role="cell" class=${`leader ${leader ? "" : "bad"}`} title=${leader ?? ""}>${leader ?? (state ? "none" : "–")}</span>
+    <span role="cell" class=${`leader ${lost ? "bad" : ""}`} title=${lost || leader}>${leader ?? lost ?? "–"}</span>
     <span role="cell" class="replicas"><${Replicas} replicas=${state?.replicas} held=${stream.replicas} /></span>
   </div>`;
 }
