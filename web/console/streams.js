@@ -73,9 +73,9 @@ function Row({ at, stream, known }) {
   if (!stream) return html`<div class="row" role="row" aria-rowindex=${at + 2} style=${place}><span role="cell" class="hush">…</span></div>`;
   const state = known?.state;
   const counts = state && !isUnknown(state);
+  const leader = state ? state.leader : stream.leader;
   // A replica that is alone goes on believing in its leader.
   const lost = !leader ? state && "none" : state?.replicas.some((each) => each.node === leader && !each.reachable) && `${leader} is unreachable`;
-  const leader = state ? state.leader : stream.leader;
   const look = () => (spotlight.value = { name: stream.name, leader, replicas: state?.replicas ?? stream.replicas.map((node) => ({ node })) });
   const leave = () => spotlight.value?.name === stream.name && (spotlight.value = null);
   return html`<div class="row" role="row" aria-rowindex=${at + 2} style=${place} onMouseEnter=${look} onMouseLeave=${leave} onFocusIn=${look} onFocusOut=${leave}>
