@@ -10,11 +10,13 @@ import { html, useCell, useEffect, useEvery, useMemo, useRef, useState } from ".
 const ROW = 44;
 const BEYOND = 4;
 const REFRESH_MS = 1000;
+const DRAWN_MAX = 500;
 
 export function Streams() {
   const listing = useMemo(() => new Listing(), []);
   const box = useRef();
   const shown = useRef([0, 30]);
+  const drawn = useRef(new Map());
   const [top, setTop] = useState(0);
   const [height, setHeight] = useState(600);
   useCell(listing.changes);
@@ -48,6 +50,18 @@ export function Streams() {
     ${body()}
   </section>`;
 
+  /** A row as it was drawn last, where nothing of it has changed: scrolling then costs only the rows that come. */
+  function row(at) {
+    const stream = listing.summaries[at];
+    const known = listing.states.get(stream?.name);
+    const before = drawn.current.get(at);
+    if (before && before.stream === stream && before.known === known) return before.row;
+    const now = { stream, known, row: html`<${Row} key=${at} at=${at} stream=${stream} known=${known} />` };
+    if (drawn.current.size > DRAWN_MAX) drawn.current.clear();
+    drawn.current.set(at, now);
+    return now.row;
+  }
+
   function body() {
     if (listing.total === null) return html`<p class="hush pad" role="status">${listing.error ? `No answer: ${listing.error.message}. Trying again…` : "Asking…"}</p>`;
     if (rows === 0 && listing.prefix) return html`<p class="hush pad" role="status">No stream's name begins with “${listing.prefix}”.</p>`;
@@ -61,7 +75,7 @@ export function Streams() {
       </div>
       <div class="rows" style=${{ height: `min(62vh, ${Math.min(15, rows) * ROW}px)` }} ref=${box} onScroll=${scrolled} onKeyDown=${(key) => walk(key, box.current)} role="rowgroup" tabindex="-1">
         <div class="all" style=${{ height: `${rows * ROW}px` }}>
-          ${visible.map((at) => html`<${Row} key=${at} at=${at} stream=${listing.summaries[at]} known=${listing.states.get(listing.summaries[at]?.name)} />`)}
+          ${visible.map(row)}
         </div>
       </div>
     </div>`;
