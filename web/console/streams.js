@@ -10,11 +10,13 @@ import { html, useCell, useEffect, useEvery, useMemo, useRef, useState } from ".
 const ROW = 44;
 const BEYOND = 4;
 const REFRESH_MS = 1000;
+const DRAWN_MAX = 500;
 
 export function Streams() {
   const listing = useMemo(() => new Listing(), []);
   const box = useRef();
   const shown = useRef([0, 30]);
+  const drawn = useRef(new Map());
   const [top, setTop] = useState(0);
   const [height, setHeight] = useState(600);
   useCell(listing.changes);
@@ -48,6 +50,18 @@ export function Streams() {
     ${body()}
   </section>`;
 
+  /** A row as it was drawn last, where nothing of it has changed: scrolling then costs only the rows that come. */
+  function row(at) {
+    const stream = listing.summaries[at];
+    const known = listing.states.get(stream?.name);
+    const before = drawn.current.get(at);
+    if (before && before.stream === stream && before.known === known) return before.row;
+    const now = { stream, known, row: html`<${Row} key=${at} at=${at} stream=${stream} known=${known} />` };
+    if (drawn.current.size > DRAWN_MAX) drawn.current.clear();
+    drawn.current.set(at, now);
+    return now.row;
+  }
+
   function body() {
     if (listing.total === null) return html`<p class="hush pad" role="status">${listing.error ? `No answer: ${listing.error.message}. Trying again…` : "Asking…"}</p>`;
     if (rows === 0 && listing.prefix) return html`<p class="hush pad" role="status">No stream's name begins with “${listing.prefix}”.</p>`;
@@ -61,7 +75,7 @@ export function Streams() {
       </div>
       <div class="rows" style=${{ height: `min(62vh, ${Math.min(15, rows) * ROW}px)` }} ref=${box} onScroll=${scrolled} onKeyDown=${(key) => walk(key, box.current)} role="rowgroup" tabindex="-1">
         <div class="all" style=${{ height: `${rows * ROW}px` }}>
-          ${visible.map((at) => html`<${Row} key=${at} at=${at} stream=${listing.summaries[at]} known=${listing.states.get(listing.summaries[at]?.name)} />`)}
+          ${visible.map(row)}
         </div>
       </div>
     </div>`;
@@ -74,6 +88,8 @@ function Row({ at, stream, known }) {
   const state = known?.state;
   const counts = state && !isUnknown(state);
   const leader = state ? state.leader : stream.leader;
+  // A replica that is alone goes on believing in its leader.
+  const lost = !leader ? state && "none" : state?.replicas.some((each) => each.node === leader && !each.reachable) && `${leader} is unreachable`;
   const look = () => (spotlight.value = { name: stream.name, leader, replicas: state?.replicas ?? stream.replicas.map((node) => ({ node })) });
   const leave = () => spotlight.value?.name === stream.name && (spotlight.value = null);
   return html`<div class="row" role="row" aria-rowindex=${at + 2} style=${place} onMouseEnter=${look} onMouseLeave=${leave} onFocusIn=${look} onFocusOut=${leave}>
@@ -82,7 +98,7 @@ function Row({ at, stream, known }) {
     <span role="cell" class="number size">${counts ? bytes(state.bytes) : "–"}</span>
     <span role="cell" class="number rate">${known?.rate === null || !known ? "–" : compact(known.rate)}</span>
     <span role="cell" class="trend"><${Spark} values=${known?.history} /></span>
-    <span role="cell" class=${`leader ${leader ? "" : "bad"}`} title=${leader ?? ""}>${leader ?? (state ? "none" : "–")}</span>
+    <span role="cell" class=${`leader ${lost ? "bad" : ""}`} title=${lost || leader}>${leader ?? lost ?? "–"}</span>
     <span role="cell" class="replicas"><${Replicas} replicas=${state?.replicas} held=${stream.replicas} /></span>
   </div>`;
 }
