@@ -170,10 +170,11 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
         rebuilds: Default::default(),
         health: Default::default(),
     });
-    door.open(&inner);
     if founding {
         found(&inner).await?;
     }
+    // After the founder is in the catalog: who joined before it would get its number.
+    door.open(&inner);
     inner.tasks.spawn_on(failures::watch(inner.clone(), ended), &inner.runtime);
     inner.tasks.spawn_on(rebuild::run(inner.clone()), &inner.runtime);
     inner.spawn(rebuild::note_new_groups(inner.clone()));
