@@ -21,8 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 /// A node that has not handed everything over by then is stopped all the same: the others elect.
 const STOP_WAIT: Duration = Duration::from_secs(20);
-/// Longest end of the connections after a fault.
-const FAULT_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -83,9 +81,7 @@ pub async fn run(args: Args, world: World) -> Result {
     tracing::info!("API on {}, peers on {}, data in {}", config.url, config.peer_advertise, config.data.display());
     let http = Http::start(listener);
     let outcome = with_node(config, &http, &mut stop).await;
-    // After a fault nobody here can be answered any more.
-    let wait = if outcome.is_ok() { STOP_WAIT } else { FAULT_WAIT };
-    http.stop(wait).await.and(outcome)
+    http.stop().await.and(outcome)
 }
 
 /// The node's life: started, waited for, stopped.
@@ -142,13 +138,11 @@ impl Http {
         Http { node, shutdown, ended, task }
     }
 
-    /// Ends the connections in order, for at most so long; the rest end with the process.
-    async fn stop(self, wait: Duration) -> Result {
+    async fn stop(self) -> Result {
         self.shutdown.cancel();
-        match tokio::time::timeout(wait, self.task).await {
-            Ok(Ok(outcome)) => outcome.map_err(io("the API")),
-            Ok(Err(error)) => Err(Failure::new(format!("the API's task failed: {error}"))),
-            Err(_) => Ok(()),
+        match self.task.await {
+            Ok(outcome) => outcome.map_err(io("the API")),
+            Err(error) => Err(Failure::new(format!("the API's task failed: {error}"))),
         }
     }
 }

@@ -21,20 +21,11 @@ const GOODBYE: Duration = Duration::from_millis(500);
 const HAND_OVER_AT_A_TIME: usize = 32;
 
 impl Inner {
-    /// Leaves, finishes what came in, stops and joins everything. After a fault nothing is waited for: the others go on as soon as they see
-    /// this node gone.
+    /// Leaves, finishes what came in, stops and joins everything.
     pub async fn end(self: Arc<Inner>) {
-        let whole = self.failed.borrow().is_none();
-        if whole {
-            self.leave().await;
-            self.finish_publishes().await;
-        }
-        self.leaving.send_replace(true);
-        self.room.close();
+        self.leave().await;
+        self.finish_publishes().await;
         self.stop.cancel();
-        if !whole {
-            self.mesh.stop().await;
-        }
         self.tasks.close();
         let _ = timeout(HAND_OVER, self.tasks.wait()).await;
         let groups: Vec<Group> = self.groups.all();

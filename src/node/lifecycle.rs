@@ -177,15 +177,16 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
     door.open(&inner);
     inner.tasks.spawn_on(failures::watch(inner.clone(), ended), &inner.runtime);
     inner.tasks.spawn_on(rebuild::run(inner.clone()), &inner.runtime);
-    inner.spawn(rebuild::note_new_groups(inner.clone()));
+    inner.tasks.spawn_on(rebuild::note_new_groups(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(follow_nodes(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(placing::run(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(upkeep::run(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(disk::run(inner.clone()), &inner.runtime);
-    inner.spawn(introduce(inner.clone()));
+    inner.tasks.spawn_on(introduce(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(tell_leaders(inner.clone()), &inner.runtime);
-    inner.spawn(membership::watch(inner.clone()));
-    inner.spawn(inner.groups.watch_peers(inner.id));
+    inner.tasks.spawn_on(membership::watch(inner.clone()), &inner.runtime);
+    let (watching, stop) = (inner.groups.watch_peers(inner.id), inner.stop.clone());
+    inner.tasks.spawn_on(async move { stop.run_until_cancelled(watching).await }, &inner.runtime);
     Ok(Node { inner })
 }
 
@@ -460,15 +461,6 @@ async fn tell_leaders(node: Arc<Inner>) {
 }
 
 impl Inner {
-    /// Runs a task until it is done, or the node stops: for what may end anywhere, as if the process had been killed there.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        let task = async move {
-            let _ = stop.run_until_cancelled_owned(task).await;
-        };
-        self.tasks.spawn_on(task, &self.runtime);
-    }
-
     /// Changes what the data directory remembers of this node; durable when it returns. Changes reach the disk in their order.
     pub async fn change_identity(&self, change: impl FnOnce(&mut Identity)) -> Result<(), crate::store::Error> {
         let saved = {

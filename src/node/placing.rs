@@ -85,7 +85,7 @@ pub async fn open(node: &Arc<Inner>, record: StreamRecord) {
     stream.set_local(Some(Local { group: group.clone(), replica, proposer }));
     // A replica that was begun anew here gets its log from the others, and never begins the group a second time.
     if record.initial.contains(&node.id) && node.anew(record.group).is_none() {
-        node.spawn(begin(node.clone(), stream.clone(), record));
+        node.tasks.spawn_on(begin(node.clone(), stream.clone(), record), &node.runtime);
     }
 }
 

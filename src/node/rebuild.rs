@@ -270,9 +270,7 @@ pub async fn ask_out(node: &Inner, group: u64) -> Result<CountedOut, Option<Stri
         if !asked.insert(id) {
             continue;
         }
-        let asking = node.mesh.call(id, Lane::Bulk, method::COUNT_OUT, remote::encode_number(group), Instant::now() + OUT_WAIT);
-        let Some(answer) = node.stop.run_until_cancelled(asking).await else { return Err(None) };
-        match answer {
+        match node.mesh.call(id, Lane::Bulk, method::COUNT_OUT, remote::encode_number(group), Instant::now() + OUT_WAIT).await {
             Ok(answer) => return remote::decode_counted_out(answer).map_err(|error| Some(error.to_string())),
             Err(CallError::Refused { code: refusal::NOT_LEADER, message }) => {
                 if let Some(leader) = message.parse().ok().filter(|leader| *leader != node.id) {
@@ -341,7 +339,7 @@ async fn open_catalog(node: &Arc<Inner>) -> bool {
             return false;
         }
     };
-    node.spawn(reveal_catalog(node.clone(), group));
+    node.tasks.spawn_on(reveal_catalog(node.clone(), group), &node.runtime);
     true
 }
 

@@ -328,7 +328,7 @@ impl Inner {
         let deadline = Instant::now() + STATUS_WAIT;
         let alive = self.alive();
         for holder in stream.placement().into_iter().filter(|holder| *holder != self.id && alive.contains(holder)) {
-            if let Some(Ok(status)) = self.stop.run_until_cancelled(self.ask_status(stream, holder, deadline)).await
+            if let Ok(status) = self.ask_status(stream, holder, deadline).await
                 && status.leader == Some(holder)
             {
                 return status.lags.iter().all(|(member, _)| *member != id);

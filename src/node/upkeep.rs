@@ -34,10 +34,11 @@ impl Busy {
             return;
         }
         let busy = self.clone();
-        node.spawn(async move {
+        let task = async move {
             change.await;
             busy.groups().remove(&group);
-        });
+        };
+        node.tasks.spawn_on(task, &node.runtime);
     }
 
     fn groups(&self) -> MutexGuard<'_, HashSet<u64>> {
