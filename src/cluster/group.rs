@@ -80,8 +80,6 @@ struct Inner {
     log: Log,
     leadership: watch::Receiver<Leadership>,
     called: Called,
-    /// Held while the leadership is handed over.
-    handing_over: tokio::sync::Mutex<()>,
 }
 
 /// Applied commands read back from the log, and the index at which to go on.
@@ -180,10 +178,7 @@ impl Group {
             // Nobody else could be elected: no need to wait for that.
             raft.trigger().elect(false).await.map_err(|why| failure(why.to_string()))?;
         }
-        let handing_over = Default::default();
-        Ok(Group {
-            inner: Arc::new(Inner { id, opening, quiet_until, node: open.node, raft, folded, log, leadership, called, handing_over }),
-        })
+        Ok(Group { inner: Arc::new(Inner { id, opening, quiet_until, node: open.node, raft, folded, log, leadership, called }) })
     }
 
     pub fn id(&self) -> u64 {
@@ -379,15 +374,8 @@ impl Group {
         metrics.membership_config.membership().voter_ids().any(|id| id == node)
     }
 
-    /// Hands the leadership to a voter that is up to date and waits until somebody else leads. Gives who does: not `to` where another
-    /// hand-over was under way.
+    /// Hands the leadership to a voter that is up to date and waits until somebody else leads.
     pub async fn transfer_leader(&self, to: u64, within: Duration) -> Result<u64, String> {
-        // One at a time: two successors would stand against each other.
-        let _alone = self.inner.handing_over.lock().await;
-        let now = self.current();
-        if now.mine.is_none() {
-            return now.leader.ok_or_else(|| "this node does not lead any more".into());
-        }
         let mut leadership = self.leadership();
         self.inner.raft.trigger().transfer_leader(to).await.map_err(|error| error.to_string())?;
         let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != self.inner.node));

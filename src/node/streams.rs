@@ -401,20 +401,17 @@ impl Inner {
         Ok(leader)
     }
 
-    /// Who is to take over: `to`, or of the reachable voters that are as good as up to date the one that the catalog prefers, so that the
-    /// leadership need not move once more; one with room on its disk before one without. From the hand-over on the leader takes nothing
-    /// any more, so somebody who has yet to catch up would hold everybody up.
+    /// Who is to take over: the reachable voter that is furthest, or `to`, once it is as good as up to date; one with room on its disk
+    /// before one without. From the hand-over on the leader takes nothing any more, so somebody who has yet to catch up would hold
+    /// everybody up.
     pub async fn successor(&self, group: &Group, to: Option<u64>) -> Result<u64> {
         let deadline = Instant::now() + CATCH_UP_WAIT;
-        let placement = self.stream_of_group(group.id()).map(|stream| stream.placement()).unwrap_or_default();
-        let turn = |id: u64| placement.iter().position(|placed| *placed == id).unwrap_or(usize::MAX);
         loop {
             let progress = group.progress().into_iter();
             let voters = progress.filter(|(id, progress)| *id != self.id && progress.voter && self.stays(*id));
-            let best = voters.filter(|(id, _)| to.is_none_or(|to| to == *id)).min_by_key(|(id, progress)| {
-                let lag = progress.lag.unwrap_or(u64::MAX);
-                (self.disk.is_short(*id), if lag <= LAG_MAX { 0 } else { lag }, turn(*id))
-            });
+            let best = voters
+                .filter(|(id, _)| to.is_none_or(|to| to == *id))
+                .min_by_key(|(id, progress)| (self.disk.is_short(*id), progress.lag.unwrap_or(u64::MAX)));
             match best {
                 None => return Err(Error::Conflict("no other replica is reachable and can vote".into())),
                 Some((best, Progress { lag: Some(lag), .. })) if lag <= LAG_MAX => return Ok(best),
