@@ -19,6 +19,9 @@ use tokio::time::Instant;
 
 /// Longest wait for the other nodes to say how they are.
 const HEALTH_WAIT: Duration = Duration::from_millis(500);
+/// Longest wait for changes of the catalog's voters before a node may go, and how often it is looked at.
+const VOTERS_WAIT: Duration = Duration::from_secs(5);
+const VOTERS_LOOK: Duration = Duration::from_millis(20);
 
 impl Node {
     pub async fn cluster(&self) -> Result<ClusterInfo> {
@@ -57,9 +60,14 @@ impl Node {
         if !quorum(&members) || !quorum(&left) {
             return Err(Error::NoQuorum("too few of the other nodes can be reached to take one out".into()));
         }
+        self.inner.catch_up_catalog().await?;
+        self.inner.wait_for_voters().await?;
         if reachable.contains(&id) {
-            self.inner.catch_up_catalog().await?;
             self.inner.check_dispensable(id, name, &reachable)?;
+        }
+        if id == self.inner.id {
+            // From its removal on nobody listens to it any more.
+            self.inner.hand_over_catalog().await;
         }
         self.inner.set_node_state(id, name, NodeState::Removed).await
     }
@@ -124,6 +132,26 @@ impl Inner {
                 )))
             }
         }
+    }
+
+    /// Waits until the catalog's voters are the members that can be reached, and nobody who was removed. A node that is removed stops: one
+    /// that votes alone, or two at a time, would take the majority along.
+    async fn wait_for_voters(&self) -> Result<()> {
+        let deadline = Instant::now() + VOTERS_WAIT;
+        while !self.catalog.get().is_some_and(|catalog| self.all_vote(&catalog)) {
+            if Instant::now() >= deadline {
+                return Err(Error::NoQuorum("other nodes are still on their way in or out of the catalog".into()));
+            }
+            tokio::time::sleep(VOTERS_LOOK).await;
+        }
+        Ok(())
+    }
+
+    fn all_vote(&self, catalog: &Group) -> bool {
+        let (progress, alive) = (catalog.progress(), self.alive());
+        let members: BTreeSet<u64> = self.directory.members().iter().map(|member| member.id).collect();
+        let votes = |id: &u64| progress.get(id).is_some_and(|progress| progress.voter);
+        progress.keys().all(|id| members.contains(id)) && members.iter().filter(|id| alive.contains(id)).all(votes)
     }
 
     async fn set_node_state(&self, id: u64, name: &NodeName, state: NodeState) -> Result<()> {
