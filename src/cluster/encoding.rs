@@ -140,8 +140,7 @@ pub fn decode_payload(bytes: Bytes) -> Result<EntryPayload, Corrupt> {
 }
 
 pub fn encode_vote(vote: &Vote) -> Bytes {
-    let mut w = Writer::default();
-    w.u8(VERSION);
+    let mut w = writer();
     put_vote(&mut w, vote);
     w.finish()
 }
@@ -212,8 +211,7 @@ pub fn decode_append(bytes: Bytes) -> Result<(u64, AppendRequest), Corrupt> {
 }
 
 pub fn encode_append_response(response: &AppendResponse) -> Bytes {
-    let mut w = Writer::default();
-    w.u8(VERSION);
+    let mut w = writer();
     match response {
         AppendResponse::Success => w.u8(0),
         AppendResponse::PartialSuccess(upto) => {
@@ -241,8 +239,7 @@ pub fn decode_append_response(bytes: Bytes) -> Result<AppendResponse, Corrupt> {
 }
 
 pub fn encode_vote_request(group: u64, request: &VoteRequest) -> Bytes {
-    let mut w = Writer::default();
-    w.u8(VERSION);
+    let mut w = writer();
     w.varint(group);
     put_vote(&mut w, &request.vote);
     w.option(request.last_log_id.as_ref(), put_log_id);
@@ -261,8 +258,7 @@ pub fn decode_vote_request(bytes: Bytes) -> Result<(u64, VoteRequest), Corrupt> 
 }
 
 pub fn encode_vote_response(response: &VoteResponse) -> Bytes {
-    let mut w = Writer::default();
-    w.u8(VERSION);
+    let mut w = writer();
     put_vote(&mut w, &response.vote);
     w.u8(response.vote_granted as u8);
     w.option(response.last_log_id.as_ref(), put_log_id);
@@ -279,8 +275,7 @@ pub fn decode_vote_response(bytes: Bytes) -> Result<VoteResponse, Corrupt> {
 }
 
 pub fn encode_transfer(group: u64, request: &TransferRequest) -> Bytes {
-    let mut w = Writer::default();
-    w.u8(VERSION);
+    let mut w = writer();
     w.varint(group);
     put_vote(&mut w, request.from_leader());
     w.varint(*request.to_node_id());

@@ -5,7 +5,7 @@ use super::evidence::{Standing, Voters};
 use super::leadership::{Herald, Leadership, changed_within};
 use super::machine::{Fold, Folded};
 use super::network::Factory;
-use super::types::{EntryPayload, LeaderId, Payload, Raft, Response, TransferRequest, TypeConfig};
+use super::types::{EntryPayload, LeaderId, LogId, Payload, Raft, Response, TransferRequest, TypeConfig};
 use super::{log::Log, mesh::Mesh};
 use crate::store;
 use bytes::Bytes;
@@ -332,7 +332,6 @@ impl Group {
     /// The members and, at the leader, how far each is. Somebody who is on the way out is one until that is committed.
     pub fn progress(&self) -> BTreeMap<u64, Progress> {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
-        let last = metrics.last_log_index.map_or(0, |index| index + 1);
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         let lag = |id: &u64| {
@@ -340,7 +339,7 @@ impl Group {
                 return Some(0);
             }
             let matched = metrics.replication.as_ref()?.get(id)?;
-            Some(last.saturating_sub(matched.as_ref().map_or(0, |log_id| log_id.index() + 1)))
+            Some(entries_behind(metrics.last_log_index, *matched))
         };
         let committed = metrics.committed_membership_config.membership();
         let members = membership.nodes().chain(committed.nodes());
@@ -351,12 +350,8 @@ impl Group {
     pub fn behind(&self, lag_max: u64) -> Vec<u64> {
         let watched = self.inner.raft.metrics();
         let metrics = watched.borrow_watched();
-        let last = metrics.last_log_index.map_or(0, |index| index + 1);
         let others = metrics.replication.iter().flatten().filter(|(id, _)| **id != self.inner.node);
-        let far = others.filter(|(_, matched)| {
-            let matched = matched.as_ref().map_or(0, |log_id| log_id.index() + 1);
-            last.saturating_sub(matched) > lag_max
-        });
+        let far = others.filter(|(_, matched)| entries_behind(metrics.last_log_index, **matched) > lag_max);
         far.map(|(id, _)| *id).collect()
     }
 
@@ -370,8 +365,7 @@ impl Group {
     }
 
     pub fn is_voter(&self, node: u64) -> bool {
-        let metrics = self.inner.raft.metrics().borrow_watched().clone();
-        metrics.membership_config.membership().voter_ids().any(|id| id == node)
+        self.voters().contains(&node)
     }
 
     /// Hands the leadership to a voter that is up to date and waits until somebody else leads.
@@ -426,6 +420,12 @@ impl Group {
             tracing::warn!(group = self.inner.id, %error, "the group did not close cleanly");
         }
     }
+}
+
+/// Entries between the end of the leader's log and what a follower has of it.
+fn entries_behind(last_index: Option<u64>, matched: Option<LogId>) -> u64 {
+    let end = |index: Option<u64>| index.map_or(0, |index| index + 1);
+    end(last_index).saturating_sub(end(matched.map(|matched| matched.index())))
 }
 
 /// Lets a replica stand for election once its log has reached the index.

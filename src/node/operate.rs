@@ -148,10 +148,10 @@ impl Inner {
     }
 
     fn all_vote(&self, catalog: &Group) -> bool {
-        let (progress, alive) = (catalog.progress(), self.alive());
         let members: BTreeSet<u64> = self.directory.members().iter().map(|member| member.id).collect();
-        let votes = |id: &u64| progress.get(id).is_some_and(|progress| progress.voter);
-        progress.keys().all(|id| members.contains(id)) && members.iter().filter(|id| alive.contains(id)).all(votes)
+        let voters = catalog.voters();
+        let settled = catalog.progress().keys().all(|id| members.contains(id));
+        settled && members.intersection(&self.alive()).all(|id| voters.contains(id))
     }
 
     async fn set_node_state(&self, id: u64, name: &NodeName, state: NodeState) -> Result<()> {

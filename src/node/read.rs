@@ -35,7 +35,7 @@ pub struct Reader {
 impl Node {
     /// One event, if it was acknowledged to anybody.
     pub async fn get_event(&self, stream: &StreamName, seq: u64) -> Result<Arc<Delivery>> {
-        let mut reader = Reader::new(self, self.inner.find_stream(stream).await?, From::Seq(seq), None);
+        let mut reader = Reader::new(&self.inner, self.inner.find_stream(stream).await?, From::Seq(seq).into(), None);
         let chunk = reader.next(Take { events: 1, wait: Duration::ZERO }).await?;
         match chunk.items.first() {
             Some(Item::Event(delivery)) if delivery.event.seq == seq => Ok(delivery.clone()),
@@ -48,7 +48,7 @@ impl Node {
     /// A reader with a cursor of its own. A seq further on than the next event belongs to another stream, or to another life of this
     /// one: [`Error::EventNotFound`], better said than waited for.
     pub async fn reader(&self, stream: &StreamName, from: From, filter: Option<SubjectFilter>) -> Result<Reader> {
-        let mut reader = Reader::new(self, self.inner.find_stream(stream).await?, from, filter);
+        let mut reader = Reader::new(&self.inner, self.inner.find_stream(stream).await?, from.into(), filter);
         reader.resolve().await?;
         Ok(reader)
     }
@@ -67,8 +67,8 @@ impl std::convert::From<From> for Start {
 }
 
 impl Reader {
-    fn new(node: &Node, stream: Arc<Stream>, from: From, filter: Option<SubjectFilter>) -> Reader {
-        Reader { node: node.inner.clone(), stream, filter, start: from.into(), position: None, failures: 0 }
+    fn new(node: &Arc<Inner>, stream: Arc<Stream>, start: Start, filter: Option<SubjectFilter>) -> Reader {
+        Reader { node: node.clone(), stream, filter, start, position: None, failures: 0 }
     }
 
     /// The first seq that the next step may bring.
@@ -151,8 +151,7 @@ impl Reader {
         if seq == 1 || self.stream.local().is_some_and(|local| is_near(local.replica.current().last_seq)) {
             return Ok(());
         }
-        let (node, stream) = (self.node.clone(), self.stream.clone());
-        let mut scout = Reader { node, stream, filter: None, start: Start::Seq(seq), position: None, failures: 0 };
+        let mut scout = Reader::new(&self.node, self.stream.clone(), Start::Seq(seq), None);
         match timeout(START_WAIT, Box::pin(scout.next(Take { events: 1, wait: Duration::ZERO }))).await {
             Ok(Ok(chunk)) if !is_near(chunk.last_seq) => Err(Error::EventNotFound { seq, last_seq: chunk.last_seq }),
             _ => Ok(()),
@@ -325,7 +324,7 @@ impl Inner {
         let stream = self.stream_of_group(chunk.group).ok_or(Error::NoLeader)?;
         let local = stream.local().filter(|_| !self.is_out(chunk.group)).ok_or(Error::NoLeader)?;
         let take = Take { events: chunk.events as usize, wait: Duration::from_millis(chunk.wait_ms).min(REMOTE_WAIT) };
-        let mut reader = Reader { node: self.clone(), stream, filter: chunk.filter, start: chunk.from, position: None, failures: 0 };
+        let mut reader = Reader::new(self, stream, chunk.from, chunk.filter);
         if chunk.barrier && chunk.from != Start::Earliest {
             self.catch_up(&local.group, Instant::now() + BARRIER_WAIT).await?;
         }

@@ -232,13 +232,10 @@ async fn a_reader_goes_on_behind_what_the_leader_has_not_applied() {
     let cluster = Cluster::start(3).await;
     let orders = name("orders");
     cluster.nodes[0].publish(&orders, publish(vec![event("a", None, "1")])).await.unwrap();
-    let leads = |node: &&Node| {
-        let record = node.inner.directory.stream(&orders).unwrap();
-        node.inner.handle(&record).local().unwrap().group.current().mine.is_some()
-    };
-    let leader = cluster.nodes.iter().find(leads).unwrap();
-    let follower = cluster.nodes.iter().find(|node| !leads(node)).unwrap();
-    let replica = leader.inner.handle(&leader.inner.directory.stream(&orders).unwrap()).local().unwrap().replica;
+    let group = cluster.group(&orders);
+    let leads = cluster.leading(group).await;
+    let (leader, follower) = (&cluster.nodes[leads], &cluster.nodes[(leads + 1) % 3]);
+    let replica = leader.inner.stream_of_group(group).unwrap().local().unwrap().replica;
     let (let_go, held) = std::sync::mpsc::channel::<()>();
     let (holds, held_now) = tokio::sync::oneshot::channel();
     let holder = std::thread::spawn(move || {
