@@ -1,9 +1,10 @@
 //! One Raft group on this node: proposing, leadership, membership, and its life from opening to closing.
 
 use super::elections::{Called, Elections};
-use super::evidence::{Standing, Voters};
+use super::evidence::Standing;
 use super::leadership::{Herald, Leadership, changed_within};
 use super::machine::{Fold, Folded};
+use super::members::Voters;
 use super::network::Factory;
 use super::types::{EntryPayload, LeaderId, LogId, Payload, Raft, Response, TransferRequest, TypeConfig};
 use super::{log::Log, mesh::Mesh};
@@ -362,10 +363,6 @@ impl Group {
         let membership = stored.membership();
         let uniform = membership.get_joint_config().len() == 1;
         uniform && membership.voter_ids().collect::<BTreeSet<_>>() == *wanted && membership.learner_ids().next().is_none()
-    }
-
-    pub fn is_voter(&self, node: u64) -> bool {
-        self.voters().contains(&node)
     }
 
     /// Hands the leadership to a voter that is up to date and waits until somebody else leads.

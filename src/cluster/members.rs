@@ -1,6 +1,7 @@
 //! Who belongs to a group: bringing its members to what the catalog wants, and taking a damaged replica out.
 
 use super::Group;
+use super::mesh::NodeId;
 use super::types::{LeaderId, Raft, TypeConfig};
 use openraft::{ChangeMembers, RaftState, async_runtime::WatchReceiver, impls::EmptyNode};
 use std::{collections::BTreeSet, time::Duration};
@@ -11,6 +12,15 @@ const CAUGHT_UP: u64 = 64;
 const OUT_WAIT: Duration = Duration::from_secs(5);
 /// Changes that one call tries: out of the voters, out of the learners, and one that somebody else made meanwhile.
 const OUT_TRIES: usize = 4;
+
+/// The voters of a group: one set, or two while they change; a majority of each has to agree.
+pub type Voters = Vec<BTreeSet<NodeId>>;
+
+/// Whether a majority of each set agrees; nobody is no majority.
+pub fn agree(voters: &Voters, agrees: impl Fn(NodeId) -> bool) -> bool {
+    let majority = |set: &BTreeSet<NodeId>| set.iter().filter(|id| agrees(**id)).count() > set.len() / 2;
+    !voters.is_empty() && voters.iter().all(majority)
+}
 
 /// Why a replica was not counted out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,9 +81,26 @@ impl Group {
         }
     }
 
-    /// The voters in force.
+    /// The voters in force, those on their way in or out among them.
     pub fn voters(&self) -> BTreeSet<u64> {
         self.raft().metrics().borrow_watched().membership_config.membership().voter_ids().collect()
+    }
+
+    pub fn is_voter(&self, node: u64) -> bool {
+        self.voters().contains(&node)
+    }
+
+    /// Whether these nodes could decide for the group: a majority of its voters, and while they change of those before and after.
+    pub fn is_quorum(&self, nodes: &BTreeSet<u64>) -> bool {
+        agree(self.raft().metrics().borrow_watched().membership_config.membership().get_joint_config(), |id| nodes.contains(&id))
+    }
+
+    /// Whether this replica knows of no change of the members that is under way.
+    pub fn has_settled(&self) -> bool {
+        let watched = self.raft().metrics();
+        let metrics = watched.borrow_watched();
+        let (now, committed) = (&metrics.membership_config, &metrics.committed_membership_config);
+        now.membership().get_joint_config().len() == 1 && now.log_id() == committed.log_id()
     }
 
     /// At the leader: takes a node out of the group, and answers only when a quorum has agreed to a membership in which it is nothing at

@@ -69,13 +69,19 @@ impl Handler for Nobody {
 
 /// A group whose log says that these are its members, and whose vote that node 1 was elected in term 2.
 async fn reopened(members: &[u64], quiet_until: Option<u64>) -> (TempDir, Store, Group) {
+    reopened_with(&[members], quiet_until).await
+}
+
+/// The same; two sets of voters are a change that is under way.
+async fn reopened_with(voters: &[&[u64]], quiet_until: Option<u64>) -> (TempDir, Store, Group) {
     let folder = TempDir::new().unwrap();
     let store = Store::open_dir(folder.path(), Options::default()).unwrap();
     let group = store.group(1);
     let leader = LeaderId { term: 2, node_id: 1 };
     group.save_vote(encoding::encode_vote(&Vote { leader_id: leader, committed: true })).unwrap().await.unwrap();
-    let nodes: BTreeMap<u64, EmptyNode> = members.iter().map(|id| (*id, EmptyNode::new())).collect();
-    let membership = Membership::new(vec![BTreeSet::from_iter(members.iter().copied())], nodes).unwrap();
+    let nodes: BTreeMap<u64, EmptyNode> = voters.iter().copied().flatten().map(|id| (*id, EmptyNode::new())).collect();
+    let voters = voters.iter().map(|set| BTreeSet::from_iter(set.iter().copied())).collect();
+    let membership = Membership::new(voters, nodes).unwrap();
     let payload = encoding::encode_payload(&EntryPayload::Membership(membership));
     group.append(vec![store::Entry { index: 0, term: 2, leader: 1, payload }], |_| ()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -101,6 +107,21 @@ async fn a_group_of_one_is_led_again_at_once() {
     let mut leadership = group.leadership();
     let led = leadership.wait_for(|now| now.mine.is_some()).await.unwrap();
     assert_eq!(led.term, 3);
+}
+
+#[tokio::test]
+async fn both_halves_of_a_change_of_members_have_to_agree() {
+    let (_folder, _store, group) = reopened_with(&[&[1], &[1, 2, 3, 4]], None).await;
+    let wait = group.raft().wait(Some(std::time::Duration::from_secs(30)));
+    wait.metrics(|now| now.membership_config.voter_ids().count() == 4, "the members are read").await.unwrap();
+    assert!(!group.has_settled());
+    assert!(!group.is_quorum(&[2, 3, 4].into()), "the only voter of before is missing");
+    assert!(!group.is_quorum(&[1, 2].into()), "and here a majority of those after");
+    assert!(group.is_quorum(&[1, 2, 3].into()));
+    let (_folder, _store, group) = reopened(&[1], None).await;
+    group.leadership().wait_for(|now| now.mine.is_some()).await.unwrap();
+    group.raft().wait(Some(std::time::Duration::from_secs(30))).metrics(|_| group.has_settled(), "it is committed").await.unwrap();
+    assert!(group.is_quorum(&[1].into()) && !group.is_quorum(&[2].into()));
 }
 
 #[tokio::test(start_paused = true)]

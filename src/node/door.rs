@@ -14,6 +14,7 @@ use crate::cluster::{Groups, NotOut, method as consensus};
 use crate::core::batch::decode_events;
 use crate::core::catalog::NodeState;
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock, Weak};
 
 /// Takes the calls of peers from the mesh's read loops.
@@ -77,9 +78,10 @@ async fn count_out(node: Arc<Inner>, from: Peer, body: Bytes, reply: Reply) {
     };
     let alive = node.alive();
     let voters = group.voters();
-    let others = voters.iter().filter(|id| **id != from.node && alive.contains(id)).count();
-    if group.current().mine.is_some() && voters.contains(&from.node) && others <= voters.len() / 2 {
-        let why = format!("{others} of its {} replicas are whole and within reach, which is no majority to go on with", voters.len());
+    let others: BTreeSet<u64> = voters.intersection(&alive).copied().filter(|id| *id != from.node).collect();
+    if group.current().mine.is_some() && voters.contains(&from.node) && !group.is_quorum(&others) {
+        let why =
+            format!("{} of its {} replicas are whole and within reach, which is no majority to go on with", others.len(), voters.len());
         return reply.refuse(refusal::REJECTED, &why);
     }
     match group.count_out(from.node).await {

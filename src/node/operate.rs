@@ -134,8 +134,8 @@ impl Inner {
         }
     }
 
-    /// Waits until the catalog's voters are the members that can be reached, and nobody who was removed. A node that is removed stops: one
-    /// that votes alone, or two at a time, would take the majority along.
+    /// Waits until the catalog's voters are the members that can be reached, nobody who was removed, and no change of them is under way. A
+    /// node that is removed stops: one that votes alone, in one half of a change too, or two at a time, would take the majority along.
     async fn wait_for_voters(&self) -> Result<()> {
         let deadline = Instant::now() + VOTERS_WAIT;
         while !self.catalog.get().is_some_and(|catalog| self.all_vote(&catalog)) {
@@ -150,8 +150,8 @@ impl Inner {
     fn all_vote(&self, catalog: &Group) -> bool {
         let members: BTreeSet<u64> = self.directory.members().iter().map(|member| member.id).collect();
         let voters = catalog.voters();
-        let settled = catalog.progress().keys().all(|id| members.contains(id));
-        settled && members.intersection(&self.alive()).all(|id| voters.contains(id))
+        let nobody_else = catalog.progress().keys().all(|id| members.contains(id));
+        nobody_else && catalog.has_settled() && members.intersection(&self.alive()).all(|id| voters.contains(id))
     }
 
     async fn set_node_state(&self, id: u64, name: &NodeName, state: NodeState) -> Result<()> {
@@ -267,6 +267,5 @@ impl Inner {
 /// Whether the group has a leader, and a majority of its voters can be reached. A leader that was left alone goes on calling itself
 /// one, and a follower goes on believing in the last it knew: so the leader alone tells nothing.
 fn has_quorum(group: &Group, alive: &BTreeSet<u64>) -> bool {
-    let voters = group.voters();
-    group.current().leader.is_some() && (voters.is_empty() || voters.intersection(alive).count() > voters.len() / 2)
+    group.current().leader.is_some() && (group.voters().is_empty() || group.is_quorum(alive))
 }

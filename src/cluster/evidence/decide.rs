@@ -3,6 +3,7 @@
 //! Every voter that hears the same statements comes to the same verdict, so one of them stands and nobody competes. Where they heard
 //! different ones two may stand: consensus allows one leader a term whatever is decided here, and the next round settles it.
 
+use crate::cluster::members::{Voters, agree};
 use crate::cluster::mesh::NodeId;
 use crate::cluster::types::{LogId, Vote};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,9 +22,6 @@ impl Standing {
         self.last.map(|last| (last.committed_leader_id().term, last.committed_leader_id().node_id, last.index()))
     }
 }
-
-/// The voters of a group: one set, or two while they change; a majority of each has to agree.
-pub type Voters = Vec<BTreeSet<NodeId>>;
 
 /// One group whose leader is gone, as one of its voters sees it.
 pub struct Case<'a> {
@@ -54,15 +52,14 @@ pub enum Verdict {
 /// - The longest log stands. Of equal ones a mix of group and node decides, so that the streams of a lost node are spread over the
 ///   others.
 pub fn judge(case: &Case<'_>) -> Verdict {
-    let agrees = |id: &&NodeId| **id != case.gone && case.said.contains_key(*id);
-    let majority = |voters: &BTreeSet<NodeId>| voters.iter().filter(agrees).count() > voters.len() / 2;
-    if !case.said.contains_key(&case.own) || case.voters.is_empty() || !case.voters.iter().all(majority) {
+    let agrees = |id: NodeId| id != case.gone && case.said.contains_key(&id);
+    if !case.said.contains_key(&case.own) || !agree(case.voters, agrees) {
         return Verdict::Wait;
     }
     if case.awaited {
         return Verdict::Listen;
     }
-    let voters: BTreeSet<NodeId> = case.voters.iter().flatten().copied().filter(|id| agrees(&id)).collect();
+    let voters: BTreeSet<NodeId> = case.voters.iter().flatten().copied().filter(|id| agrees(*id)).collect();
     let best = voters.into_iter().max_by_key(|id| (case.said[id].log(), mix(case.group, *id), *id));
     match best {
         Some(best) if best == case.own => Verdict::Stand,

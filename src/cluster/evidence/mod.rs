@@ -22,9 +22,10 @@ mod statement;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Standing, Voters};
+pub use decide::Standing;
 
 use super::groups::Groups;
+use super::members::Voters;
 use super::mesh::{DownReason, Lane, Mesh, NodeId, Peer, PeerState, PeerStates};
 use super::network::method;
 use crate::core::codec::Corrupt;
