@@ -2,7 +2,7 @@
 
 use super::{error::is_refusal, state::App};
 use crate::{
-    core::{StreamName, SubjectFilter},
+    core::{StreamName, SubjectFilter, Time},
     node::{Chunk, Delivery, Error, From, Node, Reader, Take},
     wire,
 };
@@ -42,6 +42,11 @@ impl Follow {
     /// The first seq that the next step may bring.
     pub fn cursor(&self) -> u64 {
         self.reader.cursor()
+    }
+
+    /// When its stream was created.
+    pub fn stream_created(&self) -> Time {
+        self.reader.stream_created()
     }
 
     /// The next items, at most `events`; waits for them at most `wait`. Cancel safe.

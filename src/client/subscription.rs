@@ -12,7 +12,8 @@ use super::{
     servers::display,
 };
 use crate::core::StreamName;
-use crate::wire::{Event, Gap, Start, socket};
+use crate::wire::socket::{self, Subscribed, close};
+use crate::wire::{Event, Gap, Start, Timestamp};
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
@@ -53,6 +54,8 @@ pub struct Subscription {
     from: Start,
     subject: Option<String>,
     cursor: Option<u64>,
+    /// When the stream was created, as the first server said.
+    created: Option<Timestamp>,
     link: Option<Link>,
     /// What one frame brought beyond its first item: at most two.
     waiting: VecDeque<Item>,
@@ -77,6 +80,7 @@ impl Client {
             from: what.from,
             subject: what.subject,
             cursor: None,
+            created: None,
             link: None,
             waiting: VecDeque::new(),
             broke: None,
@@ -213,7 +217,7 @@ impl Subscription {
             self.client.learn(nodes.into_iter().map(|node| node.url));
         }
         if let Some(subscribed) = frame.subscribed {
-            self.cursor.get_or_insert(subscribed.from);
+            self.take_start(subscribed)?;
         }
         if let Some(gap) = frame.gap {
             self.take_gap(gap);
@@ -224,6 +228,19 @@ impl Subscription {
         if frame.goaway.is_some() {
             return Err(Error::Lost { server: self.client.server(), why: "it is leaving".into() });
         }
+        Ok(())
+    }
+
+    /// A stream that was deleted and made anew has other events under the same seqs.
+    fn take_start(&mut self, subscribed: Subscribed) -> Result<()> {
+        if let (Some(before), Some(now)) = (self.created, subscribed.created)
+            && before != now
+        {
+            let reason = "the stream was deleted and made anew meanwhile".into();
+            return Err(Error::Closed { server: self.client.server(), code: close::STREAM_GONE.code, reason });
+        }
+        self.created = self.created.or(subscribed.created);
+        self.cursor.get_or_insert(subscribed.from);
         Ok(())
     }
 
@@ -270,6 +287,7 @@ mod tests {
             from: Start::New,
             subject: subject.map(str::to_owned),
             cursor: None,
+            created: None,
             link: None,
             waiting: VecDeque::new(),
             broke: None,
@@ -308,6 +326,17 @@ mod tests {
         check(Some("a.>"), &[start, &events(&[5, 9])], "e5-9", 10);
         check(None, &[start, r#"{"sub":1,"gap":{"from":3,"to":9}}"#, &events(&[10])], "g3-9 e10-10", 11);
         check(None, &[start, &events(&[3]), r#"{"sub":1,"gap":{"from":1,"to":3}}"#], "e3-3", 4);
+    }
+
+    #[test]
+    fn a_stream_that_was_made_anew_ends_the_subscription() {
+        let start = |created: &str| serde_json::from_str(&format!(r#"{{"id":1,"subscribed":{{"sub":1,"from":3{created}}}}}"#)).unwrap();
+        let mut subscription = subscription(None);
+        for same in ["", r#","created":"2026-01-01T00:00:00Z""#, "", r#","created":"2026-01-01T00:00:00Z""#] {
+            subscription.take(start(same)).unwrap();
+        }
+        let error = subscription.take(start(r#","created":"2026-01-01T00:00:01Z""#)).unwrap_err();
+        assert!(is_final(&error), "{error}");
     }
 
     #[test]

@@ -6,13 +6,14 @@ use super::leadership::{Herald, Leadership, changed_within};
 use super::machine::{Fold, Folded};
 use super::members::Voters;
 use super::network::Factory;
-use super::types::{EntryPayload, LeaderId, LogId, Payload, Raft, Response, TransferRequest, TypeConfig};
+use super::rest::Rest;
+use super::types::{EntryPayload, LeaderId, LogId, Payload, Raft, Response, TransferRequest, TypeConfig, Vote};
 use super::{log::Log, mesh::Mesh};
 use crate::store;
 use bytes::Bytes;
 use futures_util::{FutureExt, future, future::Either};
 use openraft::{
-    Config, ReadPolicy, SnapshotPolicy,
+    Config, ReadPolicy, ServerState, SnapshotPolicy,
     async_runtime::WatchReceiver,
     errors::{ClientWriteError, Fatal, InitializeError, RaftError},
     impls::{EmptyNode, ProgressResponder},
@@ -37,11 +38,27 @@ pub struct Timers {
     pub heartbeat: u64,
     pub election_min: u64,
     pub election_max: u64,
+    /// A group in which nothing was written for so long has no ticks and heartbeats any more.
+    pub rest_after: u64,
 }
 
 impl Default for Timers {
     fn default() -> Timers {
-        Timers { heartbeat: 150, election_min: 450, election_max: 750 }
+        Timers { heartbeat: 150, election_min: 450, election_max: 750, rest_after: 5_000 }
+    }
+}
+
+/// A leader with nothing to do: everything that it has is committed, applied, and with every member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idle {
+    pub leader: LeaderId,
+    pub last: LogId,
+    pub members: BTreeSet<u64>,
+}
+
+impl Idle {
+    pub fn others(&self, own: u64) -> impl Iterator<Item = u64> {
+        self.members.iter().copied().filter(move |id| *id != own)
     }
 }
 
@@ -81,6 +98,7 @@ struct Inner {
     log: Log,
     leadership: watch::Receiver<Leadership>,
     called: Called,
+    rest: Rest,
 }
 
 /// Applied commands read back from the log, and the index at which to go on.
@@ -168,9 +186,18 @@ impl Group {
         let log = Log::new(open.store);
         let raft = Raft::new(open.node, Arc::new(config), factory, log.clone(), folded.clone());
         let raft = raft.await.map_err(|why| failure(why.to_string()))?;
-        let called = Called::default();
+        let (called, rest) = (Called::default(), Rest::of(raft.clone(), Duration::from_millis(open.timers.election_max)));
+        log.set_waker(rest.waker());
         let (group, opening) = (id, open.opening);
-        let herald = Herald { group, opening, node: open.node, ended: open.ended, elections: open.elections, called: called.clone() };
+        let herald = Herald {
+            group,
+            opening,
+            node: open.node,
+            ended: open.ended,
+            elections: open.elections,
+            called: called.clone(),
+            rest: rest.clone(),
+        };
         let leadership = herald.watch(&raft);
         let voters: Vec<u64> = raft.metrics().borrow_watched().membership_config.membership().voter_ids().collect();
         if let Some(until) = quiet_until {
@@ -179,7 +206,7 @@ impl Group {
             // Nobody else could be elected: no need to wait for that.
             raft.trigger().elect(false).await.map_err(|why| failure(why.to_string()))?;
         }
-        Ok(Group { inner: Arc::new(Inner { id, opening, quiet_until, node: open.node, raft, folded, log, leadership, called }) })
+        Ok(Group { inner: Arc::new(Inner { id, opening, quiet_until, node: open.node, raft, folded, log, leadership, called, rest }) })
     }
 
     pub fn id(&self) -> u64 {
@@ -193,6 +220,10 @@ impl Group {
     /// The number of this opening of the group.
     pub fn opening(&self) -> u64 {
         self.inner.opening
+    }
+
+    pub(super) fn node(&self) -> u64 {
+        self.inner.node
     }
 
     /// Whether both are handles to the same opening of a group.
@@ -368,12 +399,55 @@ impl Group {
     /// Hands the leadership to a voter that is up to date and waits until somebody else leads.
     pub async fn transfer_leader(&self, to: u64, within: Duration) -> Result<u64, String> {
         let mut leadership = self.leadership();
+        self.wake();
         self.inner.raft.trigger().transfer_leader(to).await.map_err(|error| error.to_string())?;
         let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != self.inner.node));
         match timeout(within, moved).await {
             Ok(Ok(now)) => Ok(now.leader.unwrap_or(to)),
             _ => Err("the new leader was not elected in time".into()),
         }
+    }
+
+    /// What this leader has, if nothing is under way.
+    pub(super) fn idle(&self) -> Option<Idle> {
+        let watched = self.inner.raft.metrics();
+        let now = watched.borrow_watched();
+        let last = now.last_applied.filter(|id| Some(id.index()) == now.last_log_index)?;
+        let leads = now.state == ServerState::Leader && now.vote.committed;
+        let settled = now.membership_config.log_id() == now.committed_membership_config.log_id();
+        let membership = now.membership_config.membership();
+        let uniform = membership.get_joint_config().len() == 1 && membership.learner_ids().next().is_none();
+        let everywhere = now.replication.as_ref()?.values().all(|matched| *matched == Some(last));
+        let idle = leads && settled && uniform && everywhere;
+        idle.then(|| Idle { leader: now.vote.leader_id, last, members: membership.voter_ids().collect() })
+    }
+
+    /// Ends the ticks, if this replica leads or follows by this vote and has just this log, all of it applied.
+    pub(super) async fn rest(&self, vote: &Vote, last: LogId) -> bool {
+        self.inner.rest.begin();
+        let state = self.inner.raft.with_raft_state(|state| (*state.vote_ref(), state.log_ids.last().copied())).await;
+        let agrees = state.is_ok_and(|state| state == (*vote, Some(last))) && self.inner.folded.applied_log_id() == Some(last);
+        if !agrees {
+            self.wake();
+        }
+        agrees
+    }
+
+    pub fn is_at_rest(&self) -> bool {
+        self.inner.rest.is_on()
+    }
+
+    /// Whether nobody should conclude anything from this group's silence.
+    pub(super) fn silence_is_normal(&self) -> bool {
+        self.inner.rest.silence_is_normal()
+    }
+
+    pub(super) fn wake(&self) {
+        self.inner.rest.wake();
+    }
+
+    pub(super) fn wake_after(&self, pause: Duration) {
+        self.inner.rest.wake_after(pause);
     }
 
     /// Deletes the log up to the newest checkpoint that retention allows.

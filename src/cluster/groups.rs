@@ -7,11 +7,13 @@ use super::group::{Ended, Failure, Group, Open, Timers};
 use super::machine::Fold;
 use super::mesh::{Mesh, Peer, Reply};
 use super::network::method;
+use super::rest::{self, grace};
 use super::reverted::Reverted;
 use super::types::{AppendRequest, Entry, EntryPayload, Snapshot};
 use crate::core::limits;
 use crate::store::Store;
 use bytes::Bytes;
+use futures_util::future;
 use std::{
     collections::HashMap,
     future::Future,
@@ -40,7 +42,7 @@ pub mod refusal {
 }
 
 /// The group of the room above that may grow on any disk: what it says makes room.
-const CATALOG: u64 = 0;
+pub const CATALOG: u64 = 0;
 
 /// A handle to the node's groups; clones are the same ones.
 #[derive(Clone)]
@@ -79,11 +81,16 @@ impl Groups {
         Groups { inner: Arc::new(inner) }
     }
 
-    /// Watches the mesh for peers that go, and has their groups elect; until it is dropped. Once, after `set_mesh`.
+    /// Watches the mesh for peers that go, and has their groups elect; rests groups in which nothing happens. Until it is dropped; once,
+    /// after `set_mesh`.
     pub fn watch_peers(&self, node: u64) -> impl Future<Output = ()> + Send + 'static + use<> {
         let mesh = self.inner.mesh.get().expect("set before the peers are watched").clone();
         let heard = self.inner.heard.lock().expect("nobody panics while holding it").take().expect("called once");
-        evidence::run(self.clone(), mesh, node, heard)
+        let resting = rest::run(self.clone(), mesh.clone(), node, self.inner.timers);
+        let evidence = evidence::run(self.clone(), mesh, node, heard);
+        async move {
+            future::join(resting, evidence).await;
+        }
     }
 
     /// Told whenever a replica of this node becomes a leader.
@@ -149,6 +156,8 @@ impl Groups {
             method::TRANSFER_LEADER => self.transfer(body, reply),
             method::STATEMENT => self.hear(from, body, reply),
             method::REVERTED => self.reverted(from, body, reply),
+            method::REST => self.rest(from, body, reply),
+            method::ROLL => self.roll(body, reply),
             _ => Err((reply, refusal::MALFORMED, "no such method".into())),
         };
         if let Err((reply, code, why)) = routed {
@@ -184,6 +193,14 @@ impl Groups {
             Ok(found) => found,
             Err((code, why)) => return Err((reply, code, why)),
         };
+        if method == method::PRE_VOTE && group.silence_is_normal() {
+            // Whoever asks hears from the leader now, or asks again.
+            match group.current().mine {
+                Some(_) => group.wake(),
+                None => group.wake_after(grace(&self.inner.timers, group.id(), group.node())),
+            }
+            return Err((reply, refusal::FAILED, "the group rests".into()));
+        }
         in_order(async move {
             let answer = match method {
                 method::VOTE => group.raft().vote(request).await,
@@ -218,6 +235,28 @@ impl Groups {
                 // Where too many wait, the next round says it again.
                 let _ = self.inner.statements.try_send(heard);
                 reply.ok(Bytes::new());
+                Ok(())
+            }
+            Err(error) => Err((reply, refusal::MALFORMED, error.to_string())),
+        }
+    }
+
+    /// A leader has nothing to do for these groups.
+    fn rest(&self, from: Peer, body: Bytes, reply: Reply) -> Result<(), (Reply, u16, String)> {
+        match rest::decode_asks(body) {
+            Ok(asks) => {
+                let groups = self.clone();
+                tokio::spawn(async move { reply.ok(rest::encode_groups(&rest::asked(&groups, from.node, asks).await)) });
+                Ok(())
+            }
+            Err(error) => Err((reply, refusal::MALFORMED, error.to_string())),
+        }
+    }
+
+    fn roll(&self, body: Bytes, reply: Reply) -> Result<(), (Reply, u16, String)> {
+        match rest::decode_rolls(body) {
+            Ok(rolls) => {
+                reply.ok(rest::encode_groups(&rest::not_led(self, rolls)));
                 Ok(())
             }
             Err(error) => Err((reply, refusal::MALFORMED, error.to_string())),

@@ -2,6 +2,7 @@
 
 use super::elections::{Called, Cause, Elections};
 use super::group::Ended;
+use super::rest::Rest;
 use super::types::{LeaderId, Raft, Vote};
 use openraft::{ServerState, async_runtime::WatchReceiver, errors::Fatal};
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub struct Herald {
     pub ended: mpsc::Sender<Ended>,
     pub elections: Elections,
     pub called: Called,
+    pub rest: Rest,
 }
 
 impl Herald {
@@ -61,6 +63,9 @@ impl Herald {
                 before = std::mem::replace(old, now);
                 before != now
             });
+            if before != now {
+                self.rest.wake();
+            }
             // Who goes on with the term of before its restart was not elected, and the first leader of a group is no news.
             if before.mine.is_none()
                 && let Some(mine) = now.mine

@@ -2,6 +2,7 @@
 
 use super::encoding;
 use super::group::Checked;
+use super::rest::Waker;
 use super::types::{Entry, LogId, TypeConfig, Vote, log_id, store_id};
 use crate::core::limits;
 use crate::store;
@@ -15,7 +16,7 @@ use std::{
     io,
     ops::{Bound, Range, RangeBounds},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Acquire, Ordering::Release},
     },
 };
@@ -23,15 +24,22 @@ use std::{
 /// The log of one group, for writing and for reading; clones are the same log.
 ///
 /// - Once it is retired nothing is read or written through it: the group may be another's by then.
+/// - Whatever is appended wakes the replica.
 #[derive(Clone)]
 pub struct Log {
     group: store::Group,
     retired: Arc<AtomicBool>,
+    waker: Arc<OnceLock<Waker>>,
 }
 
 impl Log {
     pub fn new(group: store::Group) -> Log {
-        Log { group, retired: Arc::default() }
+        Log { group, retired: Arc::default(), waker: Arc::default() }
+    }
+
+    /// Whom to wake; once, when the replica is there.
+    pub fn set_waker(&self, waker: Waker) {
+        let _ = self.waker.set(waker);
     }
 
     pub fn retire(&self) {
@@ -192,7 +200,11 @@ impl RaftLogStorage<TypeConfig> for Log {
     {
         let entries: Vec<_> = entries.into_iter().map(encode).collect();
         let done = move |result: Result<(), store::Error>| callback.io_completed(result.map_err(io::Error::other));
-        self.group()?.append(entries, done).map_err(io::Error::other)
+        self.group()?.append(entries, done).map_err(io::Error::other)?;
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+        Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {

@@ -50,6 +50,11 @@ enum Role {
 }
 
 impl Group {
+    /// Voter, learner, or one of those on its way.
+    pub(super) fn has_member(&self, id: u64) -> bool {
+        self.raft().metrics().borrow_watched().membership_config.membership().get_node(&id).is_some()
+    }
+
     /// At the leader: brings every node of `wanted` up to date as a learner, then makes exactly them the voters.
     pub async fn change_members(&self, wanted: &BTreeSet<u64>) -> Result<(), String> {
         for id in wanted.iter().filter(|id| !self.is_voter(**id)) {

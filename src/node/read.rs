@@ -71,6 +71,11 @@ impl Reader {
         Reader { node: node.clone(), stream, filter, start, position: None, failures: 0 }
     }
 
+    /// When the stream was created: another time than before means that it was deleted and made anew.
+    pub fn stream_created(&self) -> Time {
+        self.stream.record().created
+    }
+
     /// The first seq that the next step may bring.
     pub fn cursor(&self) -> u64 {
         match self.start {

@@ -257,6 +257,10 @@ pub struct Subscribed {
     /// The first seq that it may bring.
     #[schema(minimum = 1)]
     pub from: u64,
+    /// When the stream was created. Another time than at an earlier subscription: it was deleted and made anew, and its seqs are others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub created: Option<Timestamp>,
 }
 
 /// The node is there.

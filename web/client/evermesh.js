@@ -474,6 +474,11 @@ class Mesh extends Emitter {
     const node = this.#url;
     const answer = ({ subscribed }) => {
       if (!this.#subscriptions.has(subscription)) return this.#tell({ unsubscribe: { sub: subscribed.sub } });
+      if (subscription.isAnother(subscribed)) {
+        this.#tell({ unsubscribe: { sub: subscribed.sub } });
+        this.#subscriptions.delete(subscription);
+        return subscription.fail(new EvermeshError(REPLACED));
+      }
       this.#bySub.set(subscribed.sub, subscription);
       subscription.started(subscribed, node);
     };
@@ -537,6 +542,7 @@ class Subscription extends Emitter {
   #options;
   #connection;
   #cursor;
+  #created;
   #queue = []; // events, and gaps as { gap } between them
   #held = 0; // events in the queue
   #taken = 0; // events taken since credit was last given back
@@ -604,6 +610,11 @@ class Subscription extends Emitter {
     this.#taken = 0;
     const { credit, subject } = this.#options;
     return { stream: this.stream, from: this.#cursor, credit: credit - this.#held, subject };
+  }
+
+  /** Whether the stream was deleted and made anew since this began: it has other events under the same seqs then. */
+  isAnother({ created }) {
+    return created !== undefined && (this.#created ??= created) !== created;
   }
 
   started({ sub, from }, node) {
@@ -702,6 +713,9 @@ function afterClose(code) {
 function restOf(problem) {
   return (problem.retry_after_ms ?? 200) * (1 + Math.random());
 }
+
+/** What is said of a stream that is another than the one subscribed to. */
+const REPLACED = { code: "stream-replaced", title: "the stream was deleted and made anew while no node was connected" };
 
 /** What is said of a publish whose time is over. */
 function lateProblem(entry) {

@@ -11,7 +11,7 @@ use crate::{
     core::limits,
     node::{self, Chunk, Item},
     wire::{
-        Gap,
+        Gap, Timestamp,
         socket::{self, Frame, Subscribed},
     },
 };
@@ -63,7 +63,7 @@ impl Delivery {
             Ok(follow) => follow,
             Err(error) => return self.send(&failed(Some(self.id), error.into())).await,
         };
-        let subscribed = Subscribed { sub: self.sub, from: follow.cursor() };
+        let subscribed = Subscribed { sub: self.sub, from: follow.cursor(), created: Some(Timestamp(follow.stream_created())) };
         self.send(&Frame { subscribed: Some(subscribed), ..Frame::answer(self.id) }).await?;
         loop {
             let events = self.allowance().await;

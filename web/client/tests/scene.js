@@ -50,8 +50,8 @@ class Socket {
   }
 
   /** Takes the newest subscription that was asked for. */
-  takeSubscription(sub, from) {
-    this.say({ id: this.last("subscribe").id, subscribed: { sub, from } });
+  takeSubscription(sub, from, created) {
+    this.say({ id: this.last("subscribe").id, subscribed: { sub, from, created } });
   }
 
   deliver(sub, ...seqs) {

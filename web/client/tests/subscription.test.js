@@ -35,6 +35,23 @@ test("a subscription goes on after its last event on another node, each event on
   assert.equal((await events.next()).done, true);
 });
 
+test("a stream that was deleted and made anew meanwhile ends the subscription", async (t) => {
+  const { mesh, sockets, next } = scene(t);
+  const events = mesh.subscribe("orders", { from: 1 });
+  sockets[0].open().takeSubscription(1, 1, "2026-11-22T09:00:00Z");
+  sockets[0].die();
+  const same = (await next()).open();
+  same.takeSubscription(2, 1, "2026-11-22T09:00:00Z");
+  same.deliver(2, 1);
+  assert.equal((await events.next()).value.seq, 1);
+  same.die();
+  const another = (await next()).open();
+  another.takeSubscription(3, 2, "2026-11-22T10:00:00Z");
+  await assert.rejects(events.next(), { code: "stream-replaced" });
+  assert.deepEqual(another.last("unsubscribe").unsubscribe, { sub: 3 });
+  assert.equal(events.lastSeq, 1);
+});
+
 test("`new` that saw nothing yet goes on where it began", async (t) => {
   const { mesh, sockets, next } = scene(t);
   const told = [];
