@@ -2,6 +2,7 @@
 
 use super::elections::{Called, Elections};
 use super::evidence::Standing;
+use super::groups::CATALOG;
 use super::leadership::{Herald, Leadership, changed_within};
 use super::machine::{Fold, Folded};
 use super::members::Voters;
@@ -21,7 +22,10 @@ use openraft::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::{
@@ -54,6 +58,8 @@ pub struct Idle {
     pub leader: LeaderId,
     pub last: LogId,
     pub members: BTreeSet<u64>,
+    /// Nothing was proposed through this replica since it was opened.
+    pub fresh: bool,
 }
 
 impl Idle {
@@ -99,6 +105,8 @@ struct Inner {
     leadership: watch::Receiver<Leadership>,
     called: Called,
     rest: Rest,
+    /// Whether anything was proposed here.
+    used: AtomicBool,
 }
 
 /// Applied commands read back from the log, and the index at which to go on.
@@ -180,17 +188,21 @@ impl Group {
         let folded = Folded::open(open.store.clone(), open.fold).map_err(|why| failure(why.to_string()))?;
         let last = open.store.log_state().last.map(|id| id.index);
         let quiet_until = open.quiet_until.filter(|until| last < Some(*until));
-        let config = Config { enable_elect: quiet_until.is_none(), ..config(open.timers) };
+        // With others, and something to go on with: whoever led it stands first, and the others wait for that.
+        let opened = open.id != CATALOG && last.is_some() && quiet_until.is_none();
+        let config = Config { enable_elect: quiet_until.is_none(), enable_tick: !opened, ..config(open.timers) };
         let config = config.validate().map_err(|why| failure(why.to_string()))?;
         let factory = Factory::new(open.mesh.clone(), id);
         let log = Log::new(open.store);
         let raft = Raft::new(open.node, Arc::new(config), factory, log.clone(), folded.clone());
         let raft = raft.await.map_err(|why| failure(why.to_string()))?;
-        let (called, rest) = (Called::default(), Rest::of(raft.clone(), Duration::from_millis(open.timers.election_max)));
+        let (called, rest) = (Called::default(), Rest::of(raft.clone(), Duration::from_millis(open.timers.election_max), opened));
         log.set_waker(rest.waker());
         let (group, opening) = (id, open.opening);
+        let vote = raft.with_raft_state(|state| *state.vote_ref()).await.map_err(|why| failure(why.to_string()))?;
         let herald = Herald {
             group,
+            vote,
             opening,
             node: open.node,
             ended: open.ended,
@@ -206,7 +218,21 @@ impl Group {
             // Nobody else could be elected: no need to wait for that.
             raft.trigger().elect(false).await.map_err(|why| failure(why.to_string()))?;
         }
-        Ok(Group { inner: Arc::new(Inner { id, opening, quiet_until, node: open.node, raft, folded, log, leadership, called, rest }) })
+        Ok(Group {
+            inner: Arc::new(Inner {
+                id,
+                opening,
+                quiet_until,
+                node: open.node,
+                raft,
+                folded,
+                log,
+                leadership,
+                called,
+                rest,
+                used: AtomicBool::new(false),
+            }),
+        })
     }
 
     pub fn id(&self) -> u64 {
@@ -305,6 +331,8 @@ impl Group {
         leader: LeaderId,
         command: Bytes,
     ) -> Result<impl Future<Output = Result<Response, NotProposed>> + Send + 'static + use<>, NotProposed> {
+        self.inner.used.store(true, Relaxed);
+        self.renew_lease().await.map_err(|_| NotProposed::Refused)?;
         let (responder, done) = ProgressResponder::complete_only();
         let sent = self.inner.raft.write(Payload(command)).with_leader(leader).responder(responder).await;
         sent.map_err(|_| NotProposed::Refused)?;
@@ -328,6 +356,14 @@ impl Group {
     pub async fn confirm_leadership(&self) -> Result<u64, String> {
         let read = self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await.map_err(|error| error.to_string())?;
         Ok(read.log_id().index() + 1)
+    }
+
+    /// A leader that rested has no lease any more, and would refuse what is to be written.
+    pub(super) async fn renew_lease(&self) -> Result<(), String> {
+        match self.is_at_rest() {
+            true => self.confirm_leadership().await.map(drop),
+            false => Ok(()),
+        }
     }
 
     /// Waits until the entries before `upto` are applied here.
@@ -419,7 +455,14 @@ impl Group {
         let uniform = membership.get_joint_config().len() == 1 && membership.learner_ids().next().is_none();
         let everywhere = now.replication.as_ref()?.values().all(|matched| *matched == Some(last));
         let idle = leads && settled && uniform && everywhere;
-        idle.then(|| Idle { leader: now.vote.leader_id, last, members: membership.voter_ids().collect() })
+        let fresh = !self.inner.used.load(Relaxed);
+        idle.then(|| Idle { leader: now.vote.leader_id, last, members: membership.voter_ids().collect(), fresh })
+    }
+
+    /// The log of this replica, if all of it is applied.
+    pub(super) fn applied_log(&self) -> Option<LogId> {
+        let last = self.inner.raft.metrics().borrow_watched().last_log_index;
+        self.inner.folded.applied_log_id().filter(|applied| Some(applied.index()) == last)
     }
 
     /// Ends the ticks, if this replica leads or follows by this vote and has just this log, all of it applied.
@@ -433,8 +476,32 @@ impl Group {
         agrees
     }
 
+    /// The same for one that was opened; otherwise it waits on as it did.
+    pub(super) async fn rest_if_opened(&self, vote: &Vote, last: LogId) {
+        let state = self.inner.raft.with_raft_state(|state| (*state.vote_ref(), state.log_ids.last().copied())).await;
+        if self.is_opened() && state.is_ok_and(|state| state == (*vote, Some(last))) {
+            self.rest(vote, last).await;
+        }
+    }
+
+    /// Whether a leader is known that leads, or is heard of, since the opening.
+    pub(super) fn has_settled_leader(&self) -> bool {
+        let now = self.current();
+        now.mine.is_some() || now.leader.is_some_and(|leader| leader != self.inner.node)
+    }
+
     pub fn is_at_rest(&self) -> bool {
         self.inner.rest.is_on()
+    }
+
+    /// Whether it waits for its first leader since it was opened, without ticks.
+    pub fn is_opened(&self) -> bool {
+        self.inner.rest.is_opened()
+    }
+
+    /// Ends that: this replica stands for election.
+    pub(super) fn stand_up(&self) {
+        self.inner.rest.stand();
     }
 
     /// Whether nobody should conclude anything from this group's silence.

@@ -57,6 +57,7 @@ impl Group {
 
     /// At the leader: brings every node of `wanted` up to date as a learner, then makes exactly them the voters.
     pub async fn change_members(&self, wanted: &BTreeSet<u64>) -> Result<(), String> {
+        self.renew_lease().await?;
         for id in wanted.iter().filter(|id| !self.is_voter(**id)) {
             self.raft().add_learner(*id, EmptyNode::new(), false).await.map_err(|error| error.to_string())?;
             self.wait_caught_up(*id).await?;

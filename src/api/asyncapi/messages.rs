@@ -78,7 +78,7 @@ pub const ANSWERS: &[Message] = &[
         Type::Frame,
         &["id", "subscribed"],
         "The subscription began, and has a number",
-        r#"{"id":3,"subscribed":{"sub":1,"from":43,"created":"2026-11-19T10:00:00Z"}}"#,
+        r#"{"id":3,"subscribed":{"sub":1,"from":43,"created":"2026-11-19T10:00:00.000000Z"}}"#,
     ),
     message("ok", Type::Frame, &["id", "ok"], "Done", r#"{"id":4,"ok":{}}"#),
     message("pong", Type::Frame, &["id", "pong"], "The node is there", r#"{"id":6,"pong":{"time":"2026-11-22T10:15:30.123456Z"}}"#),

@@ -7,8 +7,14 @@
 //! 2. Once every member has said so the leader ends its own. Nobody sends anything for the group any more.
 //! 3. A replica wakes with the first thing that happens to it: an entry to append, a vote, a change of who leads, its members, or its peers:
 //!    - of a leader's node that was lost, or came back, the groups wake here after a while: until then `evidence` elects;
-//!    - with a peer that comes back (it may have begun anew, and hears of no leader) the groups wake that are led here and have it as a member.
+//!    - with a peer that comes back the groups wake that are led here and have it as a member: it may have woken, and hears of no leader.
 //! 4. Every now and then followers call the *roll*: groups of which the leader's node says that it does not lead them (any more) wake.
+//!
+//! A replica that was just opened has no ticks either, or a node with thousands of them would do nothing but elect when it starts:
+//!
+//! - The one that led when it was closed stands for election at once, some groups at a time; the others wait for that.
+//! - A follower calls the roll instead: if the leader it knew leads still, and has nothing more, it rests from then on.
+//! - Whoever has waited too long stands for election, some groups at a time.
 //!
 //! What is always true:
 //! - Nothing here is needed for safety: ticks only decide when an election begins and when a heartbeat is sent.
@@ -34,7 +40,7 @@ use super::types::{LeaderId, Vote};
 use crate::core::limits;
 use bytes::Bytes;
 use futures_util::{StreamExt, future, stream};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use words::{Roll, decode_groups, encode_asks, encode_rolls};
@@ -45,6 +51,16 @@ const PROTOCOL: u16 = 3;
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// The roll is called once in so many times of what a group waits before it rests.
 const ROLL_EVERY: u32 = 2;
+/// Groups are looked at so often in that time. One that was never used waits only for the next look.
+const LOOKS: u32 = 10;
+/// How often opened groups are looked at, and their roll is called.
+const OPENED_LOOK: Duration = Duration::from_millis(50);
+const OPENED_ROLL: Duration = Duration::from_millis(500);
+/// Opened groups that stand for election at a time, and the longest wait for what comes of one.
+const STANDING_MAX: usize = 64;
+const STANDING_WAIT: Duration = Duration::from_secs(2);
+/// With many groups those who wait for another to stand wait longer: so much for each.
+const OPENED_GRACE_EACH: Duration = Duration::from_millis(3);
 /// Replicas that are asked for their state at a time.
 const AT_A_TIME: usize = 64;
 
@@ -54,7 +70,7 @@ type Session = (u64, Instant);
 /// Runs until it is dropped.
 pub async fn run(groups: Groups, mesh: Mesh, own: NodeId, timers: Timers) {
     let resting = Resting { groups, mesh, own, timers };
-    future::join(resting.watch_peers(), resting.look()).await;
+    future::join3(resting.watch_peers(), resting.look(), resting.open()).await;
 }
 
 /// How long a follower waits that may have lost its leader: as long as one that has ticks would, each a little different.
@@ -74,10 +90,19 @@ pub async fn asked(groups: &Groups, from: NodeId, asks: Vec<Ask>) -> Vec<u64> {
     rests.buffer_unordered(AT_A_TIME).filter_map(future::ready).collect().await
 }
 
-/// A follower calls the roll: gives the groups that are not led here in that term.
+/// A follower calls the roll: gives the groups that are not led here in that term. One that the follower has not all of wakes here.
 pub fn not_led(groups: &Groups, rolls: Vec<Roll>) -> Vec<u64> {
-    let led = |roll: &Roll| groups.get(roll.group).is_some_and(|group| group.current().mine.is_some_and(|mine| mine.term == roll.term));
-    rolls.into_iter().filter(|roll| !led(roll)).map(|roll| roll.group).collect()
+    let leads = |group: &Group, roll: &Roll| group.current().mine.is_some_and(|mine| mine.term == roll.term);
+    let not_led = |roll: &Roll| match groups.get(roll.group).filter(|group| leads(group, roll)) {
+        Some(group) => {
+            if group.is_at_rest() && group.applied_log().is_none_or(|last| last.index() + 1 != roll.upto) {
+                group.wake();
+            }
+            false
+        }
+        None => true,
+    };
+    rolls.into_iter().filter(not_led).map(|roll| roll.group).collect()
 }
 
 struct Resting {
@@ -91,11 +116,15 @@ impl Resting {
     async fn watch_peers(&self) {
         let mut peers = self.mesh.peers();
         let mut known: BTreeMap<NodeId, Option<Session>> = BTreeMap::new();
+        let mut boots: BTreeMap<NodeId, u64> = BTreeMap::new();
         loop {
-            let now = sessions(&peers.borrow_and_update(), 0);
+            let now = peers.borrow_and_update().clone();
+            let (now, calls_roll) = (sessions(&now, 0), sessions(&now, PROTOCOL));
             for (id, session) in now {
+                // One that begins anew calls the roll.
+                let begins_anew = session.is_some_and(|(boot, _)| boots.insert(id, boot) != Some(boot)) && calls_roll[&id].is_some();
                 if known.insert(id, session).is_some_and(|before| before != session) {
-                    self.wake_with(id, session.is_some());
+                    self.wake_with(id, session.is_some() && !begins_anew);
                 }
             }
             if peers.changed().await.is_err() {
@@ -104,11 +133,11 @@ impl Resting {
         }
     }
 
-    /// A peer was lost, came back, or both.
-    fn wake_with(&self, peer: NodeId, connected: bool) {
+    /// A peer was lost or came back; `missed_us` if it has had ticks meanwhile.
+    fn wake_with(&self, peer: NodeId, missed_us: bool) {
         for group in self.groups.all().into_iter().filter(Group::is_at_rest) {
             let leader = group.current().leader;
-            if leader == Some(self.own) && connected && group.has_member(peer) {
+            if leader == Some(self.own) && missed_us && group.has_member(peer) {
                 group.wake();
             } else if leader == Some(peer) {
                 group.wake_after(grace(&self.timers, group.id(), self.own));
@@ -118,7 +147,7 @@ impl Resting {
 
     async fn look(&self) {
         let rest_after = Duration::from_millis(self.timers.rest_after);
-        let mut looks = interval((rest_after / 4).max(Duration::from_millis(1)));
+        let mut looks = interval((rest_after / LOOKS).max(Duration::from_millis(1)));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut idle: HashMap<u64, (Idle, Instant)> = HashMap::new();
         let mut called = Instant::now();
@@ -130,7 +159,7 @@ impl Resting {
             for group in awake {
                 let Some(state) = group.idle() else { continue };
                 let since = idle.get(&group.id()).filter(|(before, _)| *before == state).map_or(now, |(_, since)| *since);
-                let due = now.duration_since(since) >= rest_after;
+                let due = now.duration_since(since) >= if state.fresh { Duration::ZERO } else { rest_after };
                 seen.insert(group.id(), (state.clone(), if due { now } else { since }));
                 if due {
                     ripe.push((group, state));
@@ -176,11 +205,8 @@ impl Resting {
     async fn call_roll(&self) {
         let mut rolls: BTreeMap<NodeId, Vec<Roll>> = BTreeMap::new();
         for group in self.groups.all().into_iter().filter(Group::is_at_rest) {
-            let now = group.current();
-            match now.leader {
-                Some(leader) if leader != self.own => {
-                    rolls.entry(leader).or_default().push(Roll { group: group.id(), term: now.term });
-                }
+            match group.current().leader {
+                Some(leader) if leader != self.own => rolls.entry(leader).or_default().push(roll_of(&group)),
                 Some(_) => (),
                 None => group.wake_after(grace(&self.timers, group.id(), self.own)),
             }
@@ -195,6 +221,64 @@ impl Resting {
             };
             let not_led = not_led.into_iter().filter_map(|group| self.groups.get(group));
             not_led.for_each(|group| group.wake_after(grace(&self.timers, group.id(), self.own)));
+        }
+    }
+
+    /// Brings the replicas that were opened to their leaders, or to an election.
+    async fn open(&self) {
+        let mut looks = interval(OPENED_LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut since: HashMap<u64, Instant> = HashMap::new();
+        let mut standing: HashMap<u64, Instant> = HashMap::new();
+        let mut called: Option<Instant> = None;
+        loop {
+            let now = looks.tick().await;
+            let opened: Vec<Group> = self.groups.all().into_iter().filter(Group::is_opened).collect();
+            let ids: HashSet<u64> = opened.iter().map(Group::id).collect();
+            since.retain(|id, _| ids.contains(id));
+            let settled = |id: u64| self.groups.get(id).is_none_or(|group| group.is_at_rest() || group.has_settled_leader());
+            standing.retain(|id, begun| begun.elapsed() < STANDING_WAIT && !settled(*id));
+            let patience = OPENED_GRACE_EACH * opened.len() as u32;
+            let (mut mine, mut late, mut others) = (Vec::new(), Vec::new(), Vec::new());
+            for group in opened {
+                let begun = *since.entry(group.id()).or_insert(now);
+                if group.current().leader == Some(self.own) {
+                    mine.push(group);
+                } else if now.duration_since(begun) >= grace(&self.timers, group.id(), self.own) + patience {
+                    late.push(group);
+                } else {
+                    others.push(group);
+                }
+            }
+            let room = STANDING_MAX.saturating_sub(standing.len());
+            for group in mine.into_iter().chain(late).take(room) {
+                standing.insert(group.id(), now);
+                group.stand_up();
+            }
+            if !others.is_empty() && called.is_none_or(|at| at.elapsed() >= OPENED_ROLL) {
+                self.call_opened(others).await;
+                called = Some(Instant::now());
+            }
+        }
+    }
+
+    /// Replicas that were opened ask the leaders that they knew.
+    async fn call_opened(&self, opened: Vec<Group>) {
+        let mut rolls: BTreeMap<NodeId, Vec<Roll>> = BTreeMap::new();
+        let mut known = HashMap::new();
+        for group in opened {
+            let now = group.current();
+            let (Some(leader), Some(last)) = (now.leader, group.applied_log()) else { continue };
+            rolls.entry(leader).or_default().push(roll_of(&group));
+            known.insert(group.id(), (group, LeaderId { term: now.term, node_id: leader }, last));
+        }
+        for (asked, answer) in self.ask_all(method::ROLL, rolls, encode_rolls).await {
+            let Ok(not_led) = answer else { continue };
+            let not_led: HashSet<u64> = not_led.into_iter().collect();
+            for roll in asked.iter().filter(|roll| !not_led.contains(&roll.group)) {
+                let (group, leader_id, last) = &known[&roll.group];
+                group.rest_if_opened(&Vote { leader_id: *leader_id, committed: true }, *last).await;
+            }
         }
     }
 
@@ -217,6 +301,10 @@ impl Resting {
     fn sessions(&self) -> BTreeMap<NodeId, Option<Session>> {
         sessions(&self.mesh.peers().borrow(), PROTOCOL)
     }
+}
+
+fn roll_of(group: &Group) -> Roll {
+    Roll { group: group.id(), term: group.current().term, upto: group.applied_log().map_or(0, |last| last.index() + 1) }
 }
 
 /// How the peers that speak at least this version are reached; `None` for those that are not.

@@ -40,23 +40,26 @@ struct Inner {
 enum State {
     /// Since it woke; `None` where its leader need not be waited for.
     Awake(Option<Instant>),
+    /// It was opened, has heard of no leader, and has no ticks yet. It helps whoever stands for election.
+    Opened,
     Resting,
     /// Its ticks begin once a time is up, unless it is put to rest again before.
     Waking,
 }
 
 impl Rest {
-    pub fn of(raft: Raft, settle: Duration) -> Rest {
-        Rest { inner: Arc::new(Inner { raft, ticks_off: AtomicBool::new(false), state: Mutex::new(State::Awake(None)), settle }) }
+    /// `opened`: its ticks are off from the beginning.
+    pub fn of(raft: Raft, settle: Duration, opened: bool) -> Rest {
+        let state = Mutex::new(if opened { State::Opened } else { State::Awake(None) });
+        Rest { inner: Arc::new(Inner { raft, ticks_off: AtomicBool::new(opened), state, settle }) }
     }
 
     pub fn waker(&self) -> Waker {
         Waker(Arc::downgrade(&self.inner))
     }
 
-    /// Whether it has no ticks.
     pub fn is_on(&self) -> bool {
-        self.inner.ticks_off.load(SeqCst)
+        matches!(*self.lock(), State::Resting | State::Waking)
     }
 
     /// Whether its silence, or that of its leader, means nothing: it rests, or has woken only now.
@@ -64,17 +67,28 @@ impl Rest {
         match *self.lock() {
             State::Awake(since) => since.is_some_and(|since| since.elapsed() < self.inner.settle),
             State::Resting | State::Waking => true,
+            State::Opened => false,
         }
     }
 
+    /// Whether it waits for its first leader since it was opened.
+    pub fn is_opened(&self) -> bool {
+        *self.lock() == State::Opened
+    }
+
+    /// It waits no longer: its ticks begin, and find that it is time to stand for election.
+    pub fn stand(&self) {
+        self.change(State::Awake(None), |now| now == State::Opened);
+    }
+
     /// Ends the ticks. Whoever calls this looks afterwards whether the reason still holds, and wakes it otherwise: what wakes a replica
-    /// looks at `is_on` after it has done something, so one of the two sees the other.
+    /// looks at `ticks_off` after it has done something, so one of the two sees the other.
     pub fn begin(&self) {
         self.change(State::Resting, |_| true);
     }
 
     pub fn wake(&self) {
-        if self.is_on() {
+        if self.inner.ticks_off.load(SeqCst) {
             self.change(State::Awake(Some(Instant::now())), |_| true);
         }
     }

@@ -14,11 +14,14 @@ pub struct Ask {
     pub last: LogId,
 }
 
-/// A follower at rest asks its leader whether it leads that group in that term still.
+/// A follower at rest, or one that was only opened, asks its leader whether it leads that group in that term still, and has no more than
+/// these entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Roll {
     pub group: u64,
     pub term: u64,
+    /// The index after the last entry that the follower has applied.
+    pub upto: u64,
 }
 
 pub fn encode_asks(asks: &[Ask]) -> Bytes {
@@ -42,12 +45,13 @@ pub fn encode_rolls(rolls: &[Roll]) -> Bytes {
     for roll in rolls {
         w.varint(roll.group);
         w.varint(roll.term);
+        w.varint(roll.upto);
     }
     w.finish()
 }
 
 pub fn decode_rolls(bytes: Bytes) -> Result<Vec<Roll>, Corrupt> {
-    decode("groups at rest", bytes, |r| Ok(Roll { group: r.varint()?, term: r.varint()? }))
+    decode("groups at rest", bytes, |r| Ok(Roll { group: r.varint()?, term: r.varint()?, upto: r.varint()? }))
 }
 
 /// The answer to both: those that rest now; those that are not led.
@@ -87,14 +91,14 @@ mod tests {
     #[test]
     fn golden() {
         assert_eq!(encode_asks(&asks())[..], [1, 2, 9, 6, 5, 1, 0xac, 2, 0xc8, 1, 7, 5, 1, 1]);
-        assert_eq!(encode_rolls(&[Roll { group: 9, term: 6 }])[..], [1, 1, 9, 6]);
+        assert_eq!(encode_rolls(&[Roll { group: 9, term: 6, upto: 301 }])[..], [1, 1, 9, 6, 0xad, 2]);
         assert_eq!(encode_groups(&[9, 200])[..], [1, 2, 9, 0xc8, 1]);
     }
 
     #[test]
     fn what_was_said_is_heard() {
         assert_eq!(decode_asks(encode_asks(&asks())).unwrap(), asks());
-        let rolls = [Roll { group: 3, term: 1 }];
+        let rolls = [Roll { group: 3, term: 1, upto: 0 }];
         assert_eq!(decode_rolls(encode_rolls(&rolls)).unwrap(), rolls);
         assert_eq!(decode_groups(encode_groups(&[1, 2])).unwrap(), [1, 2]);
     }
