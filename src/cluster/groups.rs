@@ -23,7 +23,7 @@ use std::{
     },
     task::Context,
 };
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 
 /// Refusal codes of this room on the mesh.
 pub mod refusal {
@@ -56,6 +56,8 @@ struct Inner {
     timers: Timers,
     ended: mpsc::Sender<Ended>,
     openings: AtomicU64,
+    /// A group was opened that waits for its first leader.
+    opened: Notify,
     open: RwLock<HashMap<u64, Group>>,
     elections: Elections,
     statements: mpsc::Sender<Heard>,
@@ -73,6 +75,7 @@ impl Groups {
             timers,
             ended,
             openings: AtomicU64::new(1),
+            opened: Notify::new(),
             open: RwLock::default(),
             elections: Elections::default(),
             statements,
@@ -123,7 +126,15 @@ impl Groups {
         let (timers, elections) = (self.inner.timers, self.inner.elections.clone());
         let group = Group::open(Open { id, opening, node, quiet_until, mesh, store, fold, timers, ended, elections }).await?;
         self.inner.open.write().expect("nobody panics while holding it").insert(id, group.clone());
+        if group.is_opened() {
+            self.inner.opened.notify_one();
+        }
         Ok(group)
+    }
+
+    /// Waits until a group was opened that waits for its first leader, if none was since the last call.
+    pub(super) async fn opened(&self) {
+        self.inner.opened.notified().await;
     }
 
     /// Stops a group; its data stays.

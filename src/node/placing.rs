@@ -21,14 +21,25 @@ const OPENING: usize = 16;
 const FIRST_TURN: Duration = Duration::from_secs(2);
 /// How often leftovers are looked at when the catalog does not change.
 const SWEEP: Duration = Duration::from_secs(2);
+/// A look at all streams is followed by a pause of so many times what it took: while thousands are created, one look serves many changes.
+const PAUSE: u32 = 4;
 
 /// Follows the catalog until the node stops.
 pub async fn run(node: Arc<Inner>) {
     let mut changes = node.directory.changes();
     loop {
         changes.borrow_and_update();
-        open_wanted(&node).await;
+        let mut looked = Instant::now();
+        let wanted = wanted(&node);
+        let looking = looked.elapsed();
+        stream::iter(wanted).for_each_concurrent(OPENING, |record| open(&node, record)).await;
+        looked = Instant::now();
         close_unwanted(&node).await;
+        let pause = (looking + looked.elapsed()) * PAUSE;
+        tokio::select! {
+            _ = node.stop.cancelled() => return,
+            _ = tokio::time::sleep(pause.min(SWEEP)) => (),
+        }
         tokio::select! {
             _ = node.stop.cancelled() => return,
             _ = changes.changed() => (),
@@ -37,14 +48,11 @@ pub async fn run(node: Arc<Inner>) {
     }
 }
 
-async fn open_wanted(node: &Arc<Inner>) {
+fn wanted(node: &Inner) -> Vec<StreamRecord> {
     let kept = kept(node);
-    let wanted: Vec<StreamRecord> = {
-        let catalog = node.directory.read();
-        let holds = |record: &StreamRecord| record.placement.contains(&node.id) || kept.contains(&record.group);
-        catalog.streams.values().filter(|record| is_new(node, record, holds(record))).cloned().collect()
-    };
-    stream::iter(wanted).for_each_concurrent(OPENING, |record| open(node, record)).await;
+    let catalog = node.directory.read();
+    let holds = |record: &StreamRecord| record.placement.contains(&node.id) || kept.contains(&record.group);
+    catalog.streams.values().filter(|record| is_new(node, record, holds(record))).cloned().collect()
 }
 
 /// Whether the record says something that this node has not acted on.

@@ -2,6 +2,7 @@
 
 use crate::support::{cluster, expect, post, publish_all, soon};
 use futures_util::{SinkExt, StreamExt};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
@@ -123,7 +124,8 @@ async fn the_commands_of_the_contract() {
     assert_eq!((&batch["ack"]["first_seq"], &batch["ack"]["last_seq"]), (&json!(2), &json!(3)));
     let subscribed =
         socket.ask(json!({"id": 3, "subscribe": {"stream": "ws-many", "from": "earliest", "subject": "orders.>", "credit": 1}})).await;
-    assert_eq!(subscribed, json!({"id": 3, "subscribed": {"sub": 1, "from": 1}}));
+    let created = expect(cluster().request(0, Method::GET, "/v1/streams/ws-many"), 200).await.json["created"].clone();
+    assert_eq!(subscribed, json!({"id": 3, "subscribed": {"sub": 1, "from": 1, "created": created}}));
     let push = socket.next().await;
     assert_eq!((&push["sub"], push["events"].as_array().unwrap().len(), &push["events"][0]["seq"]), (&json!(1), 1, &json!(1)));
     // No more without credit: the answer to the next command comes first.

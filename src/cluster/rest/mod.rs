@@ -52,7 +52,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// The roll is called once in so many times of what a group waits before it rests.
 const ROLL_EVERY: u32 = 2;
 /// Groups are looked at so often in that time. One that was never used waits only for the next look.
-const LOOKS: u32 = 10;
+const LOOKS: u32 = 5;
 /// How often opened groups are looked at, and their roll is called.
 const OPENED_LOOK: Duration = Duration::from_millis(50);
 const OPENED_ROLL: Duration = Duration::from_millis(500);
@@ -232,6 +232,9 @@ impl Resting {
         let mut standing: HashMap<u64, Instant> = HashMap::new();
         let mut called: Option<Instant> = None;
         loop {
+            if since.is_empty() && standing.is_empty() {
+                self.groups.opened().await;
+            }
             let now = looks.tick().await;
             let opened: Vec<Group> = self.groups.all().into_iter().filter(Group::is_opened).collect();
             let ids: HashSet<u64> = opened.iter().map(Group::id).collect();
