@@ -99,10 +99,15 @@ pub async fn run(node: Arc<Inner>) {
     let mut fences = node.store.fences();
     let mut changes = node.directory.changes();
     loop {
-        fences.borrow_and_update();
+        let fenced = {
+            let fences = fences.borrow_and_update();
+            fences.all.is_some() || !fences.groups.is_empty()
+        };
         changes.borrow_and_update();
-        take_out(&node).await;
-        begin(&node);
+        if fenced {
+            take_out(&node).await;
+            begin(&node);
+        }
         tokio::select! {
             _ = node.stop.cancelled() => return,
             _ = fences.changed() => (),
