@@ -53,7 +53,7 @@ pub enum Line {
 
 /// One node's way to another: a proxy.
 pub struct Wire {
-    address: SocketAddr,
+    pub address: SocketAddr,
     line: watch::Sender<Line>,
 }
 

@@ -119,10 +119,13 @@ impl Resting {
         let mut boots: BTreeMap<NodeId, u64> = BTreeMap::new();
         loop {
             let now = peers.borrow_and_update().clone();
-            let (now, calls_roll) = (sessions(&now, 0), sessions(&now, PROTOCOL));
+            let (mut now, calls_roll) = (sessions(&now, 0), sessions(&now, PROTOCOL));
+            // One that was removed is lost as well.
+            known.keys().for_each(|id| drop(now.entry(*id).or_default()));
             for (id, session) in now {
                 // One that begins anew calls the roll.
-                let begins_anew = session.is_some_and(|(boot, _)| boots.insert(id, boot) != Some(boot)) && calls_roll[&id].is_some();
+                let begins_anew = session.is_some_and(|(boot, _)| boots.insert(id, boot) != Some(boot))
+                    && calls_roll.get(&id).is_some_and(Option::is_some);
                 if known.insert(id, session).is_some_and(|before| before != session) {
                     self.wake_with(id, session.is_some() && !begins_anew);
                 }
@@ -216,12 +219,16 @@ impl Resting {
                 Ok(not_led) => not_led,
                 // It knows nothing of groups at rest.
                 Err(CallError::Refused { .. }) => asked.iter().map(|roll| roll.group).collect(),
-                // Whether it lives is the mesh's to find out.
-                Err(_) => Vec::new(),
+                Err(_) => asked.iter().map(|roll| roll.group).filter(|group| !self.hears_leader(*group)).collect(),
             };
             let not_led = not_led.into_iter().filter_map(|group| self.groups.get(group));
             not_led.for_each(|group| group.wake_after(grace(&self.timers, group.id(), self.own)));
         }
+    }
+
+    fn hears_leader(&self, group: u64) -> bool {
+        let leader = self.groups.get(group).and_then(|group| group.current().leader);
+        leader.is_some_and(|leader| self.mesh.peers().borrow().get(&leader).is_some_and(PeerState::is_connected))
     }
 
     /// Brings the replicas that were opened to their leaders, or to an election.

@@ -89,6 +89,21 @@ async fn a_leader_that_closes_the_group_is_missed_at_the_next_roll() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_node_was_removed_is_missed() {
+    let mut mesh = Mesh3::start(3, &[GROUP], QUICK, NEVER_SILENT, &[]).await;
+    at_rest(&mesh).await;
+    for id in [2, 3] {
+        let other = 5 - id;
+        let address = mesh.wires[&(id, other)].address.to_string();
+        mesh.member(id).mesh.set_peers([(other, address)].into());
+    }
+    let removed = mesh.members.remove(0);
+    let leader = mesh.leader_everywhere(GROUP, |leader| leader != 1).await;
+    assert!(mesh.member(leader).propose(GROUP, "on").await);
+    removed.mesh.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn beside_an_older_build_nothing_rests() {
     let mesh = Mesh3::start(3, &[GROUP], QUICK, NEVER_SILENT, &[3]).await;
     let rested = async {

@@ -77,6 +77,10 @@ impl Nemesis {
     pub async fn step(&mut self, step: &Step, recover: bool) {
         let mut undos = Vec::new();
         for fault in &step.faults {
+            if *fault == Fault::Rolling {
+                // Each node has to be ready before the next one goes, and one that is cut off never is.
+                self.undo_all(&mut undos).await;
+            }
             match self.inject(fault).await {
                 Ok(Some((text, undo))) => {
                     *self.counts.entry(fault.kind()).or_default() += 1;
@@ -88,16 +92,20 @@ impl Nemesis {
             }
         }
         sleep(Duration::from_millis(step.hold_ms)).await;
-        for undo in undos.into_iter().rev() {
-            if let Err(why) = self.undo(undo).await {
-                self.shared.harness_failed(&why);
-            }
-        }
+        self.undo_all(&mut undos).await;
         self.look_for_ended();
         if recover {
             self.recover().await;
         }
         sleep(Duration::from_millis(step.calm_ms)).await;
+    }
+
+    async fn undo_all(&mut self, undos: &mut Vec<Undo>) {
+        for undo in undos.drain(..).rev() {
+            if let Err(why) = self.undo(undo).await {
+                self.shared.harness_failed(&why);
+            }
+        }
     }
 
     pub fn running(&self) -> Vec<usize> {
