@@ -83,7 +83,8 @@ pub async fn run(context: Context) {
     let Context { id, boot, mut random, net, disk, storage, clock, shared, mut commands } = context;
     let (store, stepper) = match Store::open_stepped(Arc::new(disk), options()) {
         Ok(opened) => opened,
-        Err(error) => return shared.violation(format!("host {id} cannot open its store: {error}")),
+        // Its power may fail in this too.
+        Err(error) => return shared.node_failed(id, &format!("its store cannot be opened: {error}")),
     };
     storage.lock().expect("nobody panics while holding it").stepper = Some(stepper);
     let config = Config {

@@ -121,7 +121,9 @@ impl Resting {
             let now = peers.borrow_and_update().clone();
             let (mut now, calls_roll) = (sessions(&now, 0), sessions(&now, PROTOCOL));
             // One that was removed is lost as well.
-            known.keys().for_each(|id| drop(now.entry(*id).or_default()));
+            known.keys().for_each(|id| {
+                now.entry(*id).or_default();
+            });
             for (id, session) in now {
                 // One that begins anew calls the roll.
                 let begins_anew = session.is_some_and(|(boot, _)| boots.insert(id, boot) != Some(boot))
