@@ -13,7 +13,7 @@ use super::types::{AppendRequest, Entry, EntryPayload, Snapshot};
 use crate::core::limits;
 use crate::store::Store;
 use bytes::Bytes;
-use futures_util::future;
+use futures_util::future::{self, OptionFuture};
 use std::{
     collections::HashMap,
     future::Future,
@@ -22,6 +22,7 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::Context,
+    time::Duration,
 };
 use tokio::sync::{Notify, broadcast, mpsc};
 
@@ -89,10 +90,11 @@ impl Groups {
     pub fn watch_peers(&self, node: u64) -> impl Future<Output = ()> + Send + 'static + use<> {
         let mesh = self.inner.mesh.get().expect("set before the peers are watched").clone();
         let heard = self.inner.heard.lock().expect("nobody panics while holding it").take().expect("called once");
-        let resting = rest::run(self.clone(), mesh.clone(), node, self.inner.timers);
+        let timers = self.inner.timers;
+        let resting = timers.rest_after.map(|after| rest::run(self.clone(), mesh.clone(), node, timers, Duration::from_millis(after)));
         let evidence = evidence::run(self.clone(), mesh, node, heard);
         async move {
-            future::join(resting, evidence).await;
+            future::join(OptionFuture::from(resting), evidence).await;
         }
     }
 
@@ -195,6 +197,8 @@ impl Groups {
                 Ok(response) => reply.ok(encoding::encode_append_response(&response)),
                 Err(error) => reply.refuse(refusal::FAILED, &error.to_string()),
             }
+            // A heartbeat too: while the leader is awake everybody is, and notices when it falls silent.
+            group.wake();
         });
         Ok(())
     }

@@ -96,8 +96,7 @@ pub async fn run(context: Context) {
         secret: Secret::new("a secret of the simulation"),
         start: if id == 1 { Start::Bootstrap } else { Start::Join((1..=SEEDS).filter(|seed| *seed != id).map(address).collect()) },
         auto_create_streams: true,
-        // Short, so that groups come to rest between what the workload does.
-        timers: Timers { rest_after: 200, ..Timers::default() },
+        timers: Timers::default(),
         store: options(),
         world: World { clock, network: Network::new(net.dialler(id)), store: Some(store.clone()), one_runtime: true, ..World::default() },
         peer_protocol_max: None,

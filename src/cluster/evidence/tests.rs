@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::time::{sleep, timeout};
 
 /// No election by itself within the test's patience.
-const NEVER: Timers = Timers { heartbeat: 100, election_min: 60_000, election_max: 61_000, rest_after: 600_000 };
-const QUICK: Timers = Timers { heartbeat: 50, election_min: 200, election_max: 350, rest_after: 40 };
+const NEVER: Timers = Timers { heartbeat: 100, election_min: 60_000, election_max: 61_000, rest_after: None };
+const QUICK: Timers = Timers { heartbeat: 50, election_min: 200, election_max: 350, rest_after: Some(40) };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_groups_of_a_lost_node_elect_at_once() {

@@ -5,7 +5,7 @@
 //! 1. A leader that has had nothing to write for a while, and whose followers have everything, *asks* them to rest (`words`): one
 //!    message a follower for many groups. A follower that follows that leader and has that log ends its ticks, and says so.
 //! 2. Once every member has said so the leader ends its own. Nobody sends anything for the group any more.
-//! 3. A replica wakes with the first thing that happens to it: an entry to append, a vote, a change of who leads, its members, or its peers:
+//! 3. A replica wakes with the first thing that happens to it: an entry, a heartbeat, a vote, a change of who leads, its members, or its peers:
 //!    - of a leader's node that was lost, or came back, the groups wake here after a while: until then `evidence` elects;
 //!    - with a peer that comes back the groups wake that are led here and have it as a member: it may have woken, and hears of no leader.
 //! 4. Every now and then followers call the *roll*: groups of which the leader's node says that it does not lead them (any more) wake.
@@ -68,8 +68,8 @@ const AT_A_TIME: usize = 64;
 type Session = (u64, Instant);
 
 /// Runs until it is dropped.
-pub async fn run(groups: Groups, mesh: Mesh, own: NodeId, timers: Timers) {
-    let resting = Resting { groups, mesh, own, timers };
+pub async fn run(groups: Groups, mesh: Mesh, own: NodeId, timers: Timers, rest_after: Duration) {
+    let resting = Resting { groups, mesh, own, timers, rest_after };
     future::join3(resting.watch_peers(), resting.look(), resting.open()).await;
 }
 
@@ -110,6 +110,7 @@ struct Resting {
     mesh: Mesh,
     own: NodeId,
     timers: Timers,
+    rest_after: Duration,
 }
 
 impl Resting {
@@ -151,7 +152,7 @@ impl Resting {
     }
 
     async fn look(&self) {
-        let rest_after = Duration::from_millis(self.timers.rest_after);
+        let rest_after = self.rest_after;
         let mut looks = interval((rest_after / LOOKS).max(Duration::from_millis(1)));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut idle: HashMap<u64, (Idle, Instant)> = HashMap::new();

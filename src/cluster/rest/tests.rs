@@ -5,8 +5,9 @@ use crate::cluster::testing::{Line, Mesh3, NEVER_SILENT, SILENT};
 use tokio::time::{sleep, timeout};
 
 /// A group comes to rest soon, and no election begins by itself within a test's patience.
-const PATIENT: Timers = Timers { heartbeat: 50, election_min: 60_000, election_max: 61_000, rest_after: 100 };
-const QUICK: Timers = Timers { heartbeat: 50, election_min: 200, election_max: 350, rest_after: 100 };
+const PATIENT: Timers = Timers { heartbeat: 50, election_min: 60_000, election_max: 61_000, rest_after: Some(REST_AFTER) };
+const QUICK: Timers = Timers { heartbeat: 50, election_min: 200, election_max: 350, rest_after: Some(REST_AFTER) };
+const REST_AFTER: u64 = 100;
 const GROUP: u64 = 5;
 
 async fn at_rest(mesh: &Mesh3) {
@@ -15,7 +16,7 @@ async fn at_rest(mesh: &Mesh3) {
 
 /// Longer than everything that could wake a group or begin an election.
 async fn a_while(timers: &Timers) {
-    sleep(Duration::from_millis(4 * timers.election_max + 4 * timers.rest_after)).await;
+    sleep(Duration::from_millis(4 * timers.election_max + 4 * REST_AFTER)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,6 +42,18 @@ async fn a_group_at_rest_elects_when_its_leader_is_lost() {
     let leader = mesh.leader_everywhere(GROUP, |leader| leader != 1).await;
     assert!(mesh.member(leader).propose(GROUP, "on").await);
     assert_eq!(mesh.causes(), (1, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handing_over_that_fails_leaves_nobody_at_rest() {
+    let mesh = Mesh3::start(3, &[GROUP], QUICK, NEVER_SILENT, &[]).await;
+    at_rest(&mesh).await;
+    // Node 3 does not get the call to take over, and its leader is silent from then on.
+    mesh.line(1, 3, Line::Silent);
+    assert!(mesh.member(1).group(GROUP).transfer_leader(3, Duration::from_millis(100)).await.is_err());
+    let leader = mesh.leader_everywhere(GROUP, |leader| leader != 1).await;
+    mesh.line(1, 3, Line::Open);
+    assert!(mesh.member(leader).propose(GROUP, "on").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +124,7 @@ async fn beside_an_older_build_nothing_rests() {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(timeout(Duration::from_millis(10 * QUICK.rest_after), rested).await.is_err());
+    assert!(timeout(Duration::from_millis(10 * REST_AFTER), rested).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
