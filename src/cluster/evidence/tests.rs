@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 /// No election by itself within the test's patience.
 const NEVER: Timers = Timers { heartbeat: 100, election_min: 60_000, election_max: 61_000, rest_after: None };
-const QUICK: Timers = Timers { heartbeat: 50, election_min: 200, election_max: 350, rest_after: Some(40) };
+const QUICK: Timers = Timers { heartbeat: 50, election_min: 200, election_max: 350, rest_after: None };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_groups_of_a_lost_node_elect_at_once() {
@@ -100,8 +100,7 @@ async fn beside_an_older_build_the_timers_decide() {
     assert_eq!((mesh.causes().0, mesh.causes().2 > 0), (0, true));
 }
 
-/// Links break, fall silent and heal at random while commands are proposed wherever somebody leads. A group rests as soon as nobody
-/// proposes. Repeat a run with
+/// Links break, fall silent and heal at random while commands are proposed wherever somebody leads. Repeat a run with
 /// `EVERMESH_SEED=… cargo test --lib evidence::tests::links_at_random`.
 #[tokio::test(flavor = "multi_thread")]
 async fn links_at_random_lose_nothing() {

@@ -16,6 +16,9 @@
 //! - A follower calls the roll instead: if the leader it knew leads still, and has nothing more, it rests from then on.
 //! - Whoever has waited too long stands for election, some groups at a time.
 //!
+//! **Switched off** (`Timers::rest_after`): two of its tests over sockets failed at last, and the simulation found a group without a working leader
+//! (seed 6044). Those tests are in the history, at 96a921d.
+//!
 //! What is always true:
 //! - Nothing here is needed for safety: ticks only decide when an election begins and when a heartbeat is sent.
 //! - A replica whose group may have no leader has ticks, or will have them once a bounded time is up.
@@ -24,8 +27,6 @@
 //! - The catalog never rests, nor a group of which a member speaks an older version of the peer protocol.
 
 mod state;
-#[cfg(test)]
-mod tests;
 mod words;
 
 pub use state::{Rest, Waker};
