@@ -2,19 +2,17 @@
 
 use super::elections::{Called, Elections};
 use super::evidence::Standing;
-use super::groups::CATALOG;
 use super::leadership::{Herald, Leadership, changed_within};
 use super::machine::{Fold, Folded};
 use super::members::Voters;
 use super::network::Factory;
-use super::rest::Rest;
-use super::types::{EntryPayload, LeaderId, LogId, Payload, Raft, Response, TransferRequest, TypeConfig, Vote};
+use super::types::{EntryPayload, LeaderId, LogId, Payload, Raft, Response, TransferRequest, TypeConfig};
 use super::{log::Log, mesh::Mesh};
 use crate::store;
 use bytes::Bytes;
 use futures_util::{FutureExt, future, future::Either};
 use openraft::{
-    Config, ReadPolicy, ServerState, SnapshotPolicy,
+    Config, ReadPolicy, SnapshotPolicy,
     async_runtime::WatchReceiver,
     errors::{ClientWriteError, Fatal, InitializeError, RaftError},
     impls::{EmptyNode, ProgressResponder},
@@ -22,10 +20,7 @@ use openraft::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -42,30 +37,11 @@ pub struct Timers {
     pub heartbeat: u64,
     pub election_min: u64,
     pub election_max: u64,
-    /// A group in which nothing was written for so long has no ticks and heartbeats any more; `None`: groups never rest. Off by default:
-    /// the simulation still finds a group that stays without a working leader (seed 6044, with 200 ms).
-    pub rest_after: Option<u64>,
 }
 
 impl Default for Timers {
     fn default() -> Timers {
-        Timers { heartbeat: 150, election_min: 450, election_max: 750, rest_after: None }
-    }
-}
-
-/// A leader with nothing to do: everything that it has is committed, applied, and with every member.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Idle {
-    pub leader: LeaderId,
-    pub last: LogId,
-    pub members: BTreeSet<u64>,
-    /// Nothing was proposed through this replica since it was opened.
-    pub fresh: bool,
-}
-
-impl Idle {
-    pub fn others(&self, own: u64) -> impl Iterator<Item = u64> {
-        self.members.iter().copied().filter(move |id| *id != own)
+        Timers { heartbeat: 150, election_min: 450, election_max: 750 }
     }
 }
 
@@ -105,9 +81,6 @@ struct Inner {
     log: Log,
     leadership: watch::Receiver<Leadership>,
     called: Called,
-    rest: Rest,
-    /// Whether anything was proposed here.
-    used: AtomicBool,
 }
 
 /// Applied commands read back from the log, and the index at which to go on.
@@ -189,28 +162,15 @@ impl Group {
         let folded = Folded::open(open.store.clone(), open.fold).map_err(|why| failure(why.to_string()))?;
         let last = open.store.log_state().last.map(|id| id.index);
         let quiet_until = open.quiet_until.filter(|until| last < Some(*until));
-        // With others, and something to go on with: whoever led it stands first, and the others wait for that.
-        let opened = open.timers.rest_after.is_some() && open.id != CATALOG && last.is_some() && quiet_until.is_none();
-        let config = Config { enable_elect: quiet_until.is_none(), enable_tick: !opened, ..config(open.timers) };
+        let config = Config { enable_elect: quiet_until.is_none(), ..config(open.timers) };
         let config = config.validate().map_err(|why| failure(why.to_string()))?;
         let factory = Factory::new(open.mesh.clone(), id);
         let log = Log::new(open.store);
         let raft = Raft::new(open.node, Arc::new(config), factory, log.clone(), folded.clone());
         let raft = raft.await.map_err(|why| failure(why.to_string()))?;
-        let (called, rest) = (Called::default(), Rest::of(raft.clone(), Duration::from_millis(open.timers.election_max), opened));
-        log.set_waker(rest.waker());
+        let called = Called::default();
         let (group, opening) = (id, open.opening);
-        let vote = raft.with_raft_state(|state| *state.vote_ref()).await.map_err(|why| failure(why.to_string()))?;
-        let herald = Herald {
-            group,
-            vote,
-            opening,
-            node: open.node,
-            ended: open.ended,
-            elections: open.elections,
-            called: called.clone(),
-            rest: rest.clone(),
-        };
+        let herald = Herald { group, opening, node: open.node, ended: open.ended, elections: open.elections, called: called.clone() };
         let leadership = herald.watch(&raft);
         let voters: Vec<u64> = raft.metrics().borrow_watched().membership_config.membership().voter_ids().collect();
         if let Some(until) = quiet_until {
@@ -219,21 +179,7 @@ impl Group {
             // Nobody else could be elected: no need to wait for that.
             raft.trigger().elect(false).await.map_err(|why| failure(why.to_string()))?;
         }
-        Ok(Group {
-            inner: Arc::new(Inner {
-                id,
-                opening,
-                quiet_until,
-                node: open.node,
-                raft,
-                folded,
-                log,
-                leadership,
-                called,
-                rest,
-                used: AtomicBool::new(false),
-            }),
-        })
+        Ok(Group { inner: Arc::new(Inner { id, opening, quiet_until, node: open.node, raft, folded, log, leadership, called }) })
     }
 
     pub fn id(&self) -> u64 {
@@ -247,10 +193,6 @@ impl Group {
     /// The number of this opening of the group.
     pub fn opening(&self) -> u64 {
         self.inner.opening
-    }
-
-    pub(super) fn node(&self) -> u64 {
-        self.inner.node
     }
 
     /// Whether both are handles to the same opening of a group.
@@ -332,8 +274,6 @@ impl Group {
         leader: LeaderId,
         command: Bytes,
     ) -> Result<impl Future<Output = Result<Response, NotProposed>> + Send + 'static + use<>, NotProposed> {
-        self.inner.used.store(true, Relaxed);
-        self.renew_lease().await.map_err(|_| NotProposed::Refused)?;
         let (responder, done) = ProgressResponder::complete_only();
         let sent = self.inner.raft.write(Payload(command)).with_leader(leader).responder(responder).await;
         sent.map_err(|_| NotProposed::Refused)?;
@@ -355,20 +295,8 @@ impl Group {
     /// Confirms with a quorum that this node leads; afterwards everything acknowledged by anyone before the call is applied here.
     /// Also renews the lease without which a leader refuses proposals. Gives the number of applied entries (index plus one).
     pub async fn confirm_leadership(&self) -> Result<u64, String> {
-        // The others hear of it, and wake as well.
-        if self.current().mine.is_some() {
-            self.wake();
-        }
         let read = self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await.map_err(|error| error.to_string())?;
         Ok(read.log_id().index() + 1)
-    }
-
-    /// A leader that rested has no lease any more, and would refuse what is to be written.
-    pub(super) async fn renew_lease(&self) -> Result<(), String> {
-        match self.is_at_rest() {
-            true => self.confirm_leadership().await.map(drop),
-            false => Ok(()),
-        }
     }
 
     /// Waits until the entries before `upto` are applied here.
@@ -440,87 +368,12 @@ impl Group {
     /// Hands the leadership to a voter that is up to date and waits until somebody else leads.
     pub async fn transfer_leader(&self, to: u64, within: Duration) -> Result<u64, String> {
         let mut leadership = self.leadership();
-        // A leader that hands over is silent until that is done: nobody may rest meanwhile.
-        self.renew_lease().await?;
         self.inner.raft.trigger().transfer_leader(to).await.map_err(|error| error.to_string())?;
         let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != self.inner.node));
         match timeout(within, moved).await {
             Ok(Ok(now)) => Ok(now.leader.unwrap_or(to)),
             _ => Err("the new leader was not elected in time".into()),
         }
-    }
-
-    /// What this leader has, if nothing is under way.
-    pub(super) fn idle(&self) -> Option<Idle> {
-        let watched = self.inner.raft.metrics();
-        let now = watched.borrow_watched();
-        let last = now.last_applied.filter(|id| Some(id.index()) == now.last_log_index)?;
-        let leads = now.state == ServerState::Leader && now.vote.committed;
-        let settled = now.membership_config.log_id() == now.committed_membership_config.log_id();
-        let membership = now.membership_config.membership();
-        let uniform = membership.get_joint_config().len() == 1 && membership.learner_ids().next().is_none();
-        let everywhere = now.replication.as_ref()?.values().all(|matched| *matched == Some(last));
-        let idle = leads && settled && uniform && everywhere;
-        let fresh = !self.inner.used.load(Relaxed);
-        idle.then(|| Idle { leader: now.vote.leader_id, last, members: membership.voter_ids().collect(), fresh })
-    }
-
-    /// The log of this replica, if all of it is applied.
-    pub(super) fn applied_log(&self) -> Option<LogId> {
-        let last = self.inner.raft.metrics().borrow_watched().last_log_index;
-        self.inner.folded.applied_log_id().filter(|applied| Some(applied.index()) == last)
-    }
-
-    /// Ends the ticks, if this replica leads or follows by this vote and has just this log, all of it applied.
-    pub(super) async fn rest(&self, vote: &Vote, last: LogId) -> bool {
-        self.inner.rest.begin();
-        let state = self.inner.raft.with_raft_state(|state| (*state.vote_ref(), state.log_ids.last().copied())).await;
-        let agrees = state.is_ok_and(|state| state == (*vote, Some(last))) && self.inner.folded.applied_log_id() == Some(last);
-        if !agrees {
-            self.wake();
-        }
-        agrees
-    }
-
-    /// The same for one that was opened; otherwise it waits on as it did.
-    pub(super) async fn rest_if_opened(&self, vote: &Vote, last: LogId) {
-        let state = self.inner.raft.with_raft_state(|state| (*state.vote_ref(), state.log_ids.last().copied())).await;
-        if self.is_opened() && state.is_ok_and(|state| state == (*vote, Some(last))) {
-            self.rest(vote, last).await;
-        }
-    }
-
-    /// Whether a leader is known that leads, or is heard of, since the opening.
-    pub(super) fn has_settled_leader(&self) -> bool {
-        let now = self.current();
-        now.mine.is_some() || now.leader.is_some_and(|leader| leader != self.inner.node)
-    }
-
-    pub fn is_at_rest(&self) -> bool {
-        self.inner.rest.is_on()
-    }
-
-    /// Whether it waits for its first leader since it was opened, without ticks.
-    pub fn is_opened(&self) -> bool {
-        self.inner.rest.is_opened()
-    }
-
-    /// Ends that: this replica stands for election.
-    pub(super) fn stand_up(&self) {
-        self.inner.rest.stand();
-    }
-
-    /// Whether nobody should conclude anything from this group's silence.
-    pub(super) fn silence_is_normal(&self) -> bool {
-        self.inner.rest.silence_is_normal()
-    }
-
-    pub(super) fn wake(&self) {
-        self.inner.rest.wake();
-    }
-
-    pub(super) fn wake_after(&self, pause: Duration) {
-        self.inner.rest.wake_after(pause);
     }
 
     /// Deletes the log up to the newest checkpoint that retention allows.

@@ -7,13 +7,11 @@ use super::group::{Ended, Failure, Group, Open, Timers};
 use super::machine::Fold;
 use super::mesh::{Mesh, Peer, Reply};
 use super::network::method;
-use super::rest::{self, grace};
 use super::reverted::Reverted;
 use super::types::{AppendRequest, Entry, EntryPayload, Snapshot};
 use crate::core::limits;
 use crate::store::Store;
 use bytes::Bytes;
-use futures_util::future::{self, OptionFuture};
 use std::{
     collections::HashMap,
     future::Future,
@@ -22,9 +20,8 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::Context,
-    time::Duration,
 };
-use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc};
 
 /// Refusal codes of this room on the mesh.
 pub mod refusal {
@@ -43,7 +40,7 @@ pub mod refusal {
 }
 
 /// The group of the room above that may grow on any disk: what it says makes room.
-pub const CATALOG: u64 = 0;
+const CATALOG: u64 = 0;
 
 /// A handle to the node's groups; clones are the same ones.
 #[derive(Clone)]
@@ -57,8 +54,6 @@ struct Inner {
     timers: Timers,
     ended: mpsc::Sender<Ended>,
     openings: AtomicU64,
-    /// A group was opened that waits for its first leader.
-    opened: Notify,
     open: RwLock<HashMap<u64, Group>>,
     elections: Elections,
     statements: mpsc::Sender<Heard>,
@@ -76,7 +71,6 @@ impl Groups {
             timers,
             ended,
             openings: AtomicU64::new(1),
-            opened: Notify::new(),
             open: RwLock::default(),
             elections: Elections::default(),
             statements,
@@ -85,17 +79,11 @@ impl Groups {
         Groups { inner: Arc::new(inner) }
     }
 
-    /// Watches the mesh for peers that go, and has their groups elect; rests groups in which nothing happens. Until it is dropped; once,
-    /// after `set_mesh`.
+    /// Watches the mesh for peers that go, and has their groups elect; until it is dropped. Once, after `set_mesh`.
     pub fn watch_peers(&self, node: u64) -> impl Future<Output = ()> + Send + 'static + use<> {
         let mesh = self.inner.mesh.get().expect("set before the peers are watched").clone();
         let heard = self.inner.heard.lock().expect("nobody panics while holding it").take().expect("called once");
-        let timers = self.inner.timers;
-        let resting = timers.rest_after.map(|after| rest::run(self.clone(), mesh.clone(), node, timers, Duration::from_millis(after)));
-        let evidence = evidence::run(self.clone(), mesh, node, heard);
-        async move {
-            future::join(OptionFuture::from(resting), evidence).await;
-        }
+        evidence::run(self.clone(), mesh, node, heard)
     }
 
     /// Told whenever a replica of this node becomes a leader.
@@ -128,15 +116,7 @@ impl Groups {
         let (timers, elections) = (self.inner.timers, self.inner.elections.clone());
         let group = Group::open(Open { id, opening, node, quiet_until, mesh, store, fold, timers, ended, elections }).await?;
         self.inner.open.write().expect("nobody panics while holding it").insert(id, group.clone());
-        if group.is_opened() {
-            self.inner.opened.notify_one();
-        }
         Ok(group)
-    }
-
-    /// Waits until a group was opened that waits for its first leader, if none was since the last call.
-    pub(super) async fn opened(&self) {
-        self.inner.opened.notified().await;
     }
 
     /// Stops a group; its data stays.
@@ -169,8 +149,6 @@ impl Groups {
             method::TRANSFER_LEADER => self.transfer(body, reply),
             method::STATEMENT => self.hear(from, body, reply),
             method::REVERTED => self.reverted(from, body, reply),
-            method::REST => self.rest(from, body, reply),
-            method::ROLL => self.roll(body, reply),
             _ => Err((reply, refusal::MALFORMED, "no such method".into())),
         };
         if let Err((reply, code, why)) = routed {
@@ -197,8 +175,6 @@ impl Groups {
                 Ok(response) => reply.ok(encoding::encode_append_response(&response)),
                 Err(error) => reply.refuse(refusal::FAILED, &error.to_string()),
             }
-            // A heartbeat too: while the leader is awake everybody is, and notices when it falls silent.
-            group.wake();
         });
         Ok(())
     }
@@ -208,14 +184,6 @@ impl Groups {
             Ok(found) => found,
             Err((code, why)) => return Err((reply, code, why)),
         };
-        if method == method::PRE_VOTE && group.silence_is_normal() {
-            // Whoever asks hears from the leader now, or asks again.
-            match group.current().mine {
-                Some(_) => group.wake(),
-                None => group.wake_after(grace(&self.inner.timers, group.id(), group.node())),
-            }
-            return Err((reply, refusal::FAILED, "the group rests".into()));
-        }
         in_order(async move {
             let answer = match method {
                 method::VOTE => group.raft().vote(request).await,
@@ -250,28 +218,6 @@ impl Groups {
                 // Where too many wait, the next round says it again.
                 let _ = self.inner.statements.try_send(heard);
                 reply.ok(Bytes::new());
-                Ok(())
-            }
-            Err(error) => Err((reply, refusal::MALFORMED, error.to_string())),
-        }
-    }
-
-    /// A leader has nothing to do for these groups.
-    fn rest(&self, from: Peer, body: Bytes, reply: Reply) -> Result<(), (Reply, u16, String)> {
-        match rest::decode_asks(body) {
-            Ok(asks) => {
-                let groups = self.clone();
-                tokio::spawn(async move { reply.ok(rest::encode_groups(&rest::asked(&groups, from.node, asks).await)) });
-                Ok(())
-            }
-            Err(error) => Err((reply, refusal::MALFORMED, error.to_string())),
-        }
-    }
-
-    fn roll(&self, body: Bytes, reply: Reply) -> Result<(), (Reply, u16, String)> {
-        match rest::decode_rolls(body) {
-            Ok(rolls) => {
-                reply.ok(rest::encode_groups(&rest::not_led(self, rolls)));
                 Ok(())
             }
             Err(error) => Err((reply, refusal::MALFORMED, error.to_string())),

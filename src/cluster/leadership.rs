@@ -2,7 +2,6 @@
 
 use super::elections::{Called, Cause, Elections};
 use super::group::Ended;
-use super::rest::Rest;
 use super::types::{LeaderId, Raft, Vote};
 use openraft::{ServerState, async_runtime::WatchReceiver, errors::Fatal};
 use std::time::Duration;
@@ -35,14 +34,11 @@ pub async fn changed_within(mut leadership: watch::Receiver<Leadership>, seen: L
 /// Follows openraft's own state: publishes who leads, and reports a group that ended by itself.
 pub struct Herald {
     pub group: u64,
-    /// With which it was opened.
-    pub vote: Vote,
     pub opening: u64,
     pub node: u64,
     pub ended: mpsc::Sender<Ended>,
     pub elections: Elections,
     pub called: Called,
-    pub rest: Rest,
 }
 
 impl Herald {
@@ -56,19 +52,15 @@ impl Herald {
         let mut server = raft.server_metrics();
         let opened_in = server.borrow_watched().vote.leader_id.term.max(1);
         loop {
-            let (now, vote) = {
+            let now = {
                 let metrics = server.borrow_watched();
-                (leadership(self.node, metrics.state, metrics.current_leader, &metrics.vote), metrics.vote)
+                leadership(self.node, metrics.state, metrics.current_leader, &metrics.vote)
             };
             let mut before = now;
             sender.send_if_modified(|old| {
                 before = std::mem::replace(old, now);
                 before != now
             });
-            // What it knew when it was opened is no news to it.
-            if before != now && !(self.rest.is_opened() && vote <= self.vote) {
-                self.rest.wake();
-            }
             // Who goes on with the term of before its restart was not elected, and the first leader of a group is no news.
             if before.mine.is_none()
                 && let Some(mine) = now.mine

@@ -2,7 +2,6 @@
 
 use super::encoding;
 use super::group::Checked;
-use super::rest::Waker;
 use super::types::{Entry, LogId, TypeConfig, Vote, log_id, store_id};
 use crate::core::limits;
 use crate::store;
@@ -16,7 +15,7 @@ use std::{
     io,
     ops::{Bound, Range, RangeBounds},
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, Ordering::Acquire, Ordering::Release},
     },
 };
@@ -24,22 +23,15 @@ use std::{
 /// The log of one group, for writing and for reading; clones are the same log.
 ///
 /// - Once it is retired nothing is read or written through it: the group may be another's by then.
-/// - Whatever is appended wakes the replica.
 #[derive(Clone)]
 pub struct Log {
     group: store::Group,
     retired: Arc<AtomicBool>,
-    waker: Arc<OnceLock<Waker>>,
 }
 
 impl Log {
     pub fn new(group: store::Group) -> Log {
-        Log { group, retired: Arc::default(), waker: Arc::default() }
-    }
-
-    /// Whom to wake; once, when the replica is there.
-    pub fn set_waker(&self, waker: Waker) {
-        let _ = self.waker.set(waker);
+        Log { group, retired: Arc::default() }
     }
 
     pub fn retire(&self) {
@@ -200,11 +192,7 @@ impl RaftLogStorage<TypeConfig> for Log {
     {
         let entries: Vec<_> = entries.into_iter().map(encode).collect();
         let done = move |result: Result<(), store::Error>| callback.io_completed(result.map_err(io::Error::other));
-        self.group()?.append(entries, done).map_err(io::Error::other)?;
-        if let Some(waker) = self.waker.get() {
-            waker.wake();
-        }
-        Ok(())
+        self.group()?.append(entries, done).map_err(io::Error::other)
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {

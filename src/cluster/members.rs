@@ -50,14 +50,8 @@ enum Role {
 }
 
 impl Group {
-    /// Voter, learner, or one of those on its way.
-    pub(super) fn has_member(&self, id: u64) -> bool {
-        self.raft().metrics().borrow_watched().membership_config.membership().get_node(&id).is_some()
-    }
-
     /// At the leader: brings every node of `wanted` up to date as a learner, then makes exactly them the voters.
     pub async fn change_members(&self, wanted: &BTreeSet<u64>) -> Result<(), String> {
-        self.renew_lease().await?;
         for id in wanted.iter().filter(|id| !self.is_voter(**id)) {
             self.raft().add_learner(*id, EmptyNode::new(), false).await.map_err(|error| error.to_string())?;
             self.wait_caught_up(*id).await?;

@@ -3,7 +3,7 @@
 //! A message's way: `mesh` (one authenticated connection a peer pair and lane) → `groups` (which group) → openraft's core →
 //! `log` (the store) and `machine` (the fold of the room above, and the rolling hash of `chain`). `network` is the way out, `encoding`
 //! the bytes on it. `evidence` makes a lost peer's groups elect at once; `leadership` follows who leads, `elections` counts;
-//! `reverted` is about replicas that lost what they acknowledged, `rest` spares groups in which nothing happens their heartbeats.
+//! `reverted` is about replicas that lost what they acknowledged.
 //! This room may touch `core` and `store`. It knows nothing of events: a command is bytes to it.
 
 mod chain;
@@ -18,12 +18,9 @@ mod machine;
 mod members;
 pub mod mesh;
 mod network;
-mod rest;
 mod reverted;
 mod types;
 
-#[cfg(test)]
-mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -28,9 +28,6 @@ pub mod method {
     pub const STATEMENT: u16 = 6;
     /// That the peer's log lacks what it acknowledged. An older build refuses it as unknown, and stays behind.
     pub const REVERTED: u16 = 7;
-    /// That groups may rest, and whether those at rest are led; from version 3 of the peer protocol on.
-    pub const REST: u16 = 8;
-    pub const ROLL: u16 = 9;
     /// The last number of this page; larger ones belong to the room above.
     pub const LAST: u16 = 99;
 }

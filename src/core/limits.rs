@@ -133,8 +133,6 @@ pub const PEER_VERSION_BYTES_MAX: usize = 64;
 pub const STATEMENT_GROUPS_MAX: usize = 1_024;
 /// Statements of peers that wait to be considered; a further one is lost, and said again in the next round.
 pub const STATEMENTS_WAITING_MAX: usize = 1_024;
-/// Groups that one message about groups at rest names.
-pub const REST_GROUPS_MAX: usize = 1_024;
 /// News of elections that wait to be logged; older ones are forgotten.
 pub const ELECTIONS_WAITING_MAX: usize = 1_024;
 /// Bytes of frames that one write to a peer gathers; the last frame of them may exceed it.

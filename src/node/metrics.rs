@@ -24,7 +24,6 @@ pub struct Metrics {
     streams_held: Gauge,
     streams_led: Gauge,
     streams_without_leader: Gauge,
-    streams_at_rest: Gauge,
     replicas_damaged: Gauge,
     replicas_rebuilding: Gauge,
     pending_bytes: Gauge,
@@ -87,7 +86,6 @@ impl Default for Metrics {
             streams_held: gauge("streams_held", "Streams with a replica on this node"),
             streams_led: gauge("streams_led", "Streams led by this node"),
             streams_without_leader: gauge("streams_without_leader", "Streams held by this node that know no leader"),
-            streams_at_rest: gauge("streams_at_rest", "Streams held by this node in which nothing happens: without ticks and heartbeats"),
             replicas_damaged: gauge("replicas_damaged", "Replicas of this node that are damaged and cannot be rebuilt at present"),
             replicas_rebuilding: gauge("replicas_rebuilding", "Damaged replicas of this node that are being made anew from the others"),
             pending_bytes: gauge("publish_pending_bytes", "Bytes of publishes that wait for their outcome"),
@@ -123,18 +121,16 @@ impl Metrics {
         self.streams.set(node.directory.read().streams.len() as i64);
         let groups = node.groups.all();
         let streams = groups.iter().filter(|group| group.id() != 0);
-        let (mut held, mut led, mut without, mut at_rest) = (0, 0, 0, 0);
+        let (mut held, mut led, mut without) = (0, 0, 0);
         for group in streams {
             let leadership = group.current();
             held += 1;
             led += i64::from(leadership.mine.is_some());
             without += i64::from(leadership.leader.is_none());
-            at_rest += i64::from(group.is_at_rest());
         }
         self.streams_held.set(held);
         self.streams_led.set(led);
         self.streams_without_leader.set(without);
-        self.streams_at_rest.set(at_rest);
         let (damaged, rebuilding) = node.rebuilds.counts();
         self.replicas_damaged.set(damaged as i64);
         self.replicas_rebuilding.set(rebuilding as i64);

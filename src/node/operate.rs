@@ -172,7 +172,7 @@ impl Inner {
                 return (opening, stuck);
             }
             let local = self.stream_of_group(record.group).and_then(|stream| stream.local());
-            match local.map(|local| !local.group.is_opened() && has_quorum(&local.group, &alive)) {
+            match local.map(|local| has_quorum(&local.group, &alive)) {
                 None => (opening + 1, stuck),
                 Some(false) => (opening, stuck + 1),
                 Some(true) => (opening, stuck),

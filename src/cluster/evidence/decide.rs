@@ -70,7 +70,7 @@ pub fn judge(case: &Case<'_>) -> Verdict {
 
 /// Spreads nodes differently for each group; every node must come to the same, so it is part of the peer protocol. (The finalizer of
 /// SplitMix64, by Steele, Lea and Flood.)
-pub fn mix(group: u64, node: NodeId) -> u64 {
+fn mix(group: u64, node: NodeId) -> u64 {
     let mut z = group.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ node;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -22,7 +22,7 @@ mod statement;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Standing, mix};
+pub use decide::Standing;
 
 use super::groups::Groups;
 use super::members::Voters;

@@ -98,8 +98,7 @@ pub struct Options {
 /// |---|---|
 /// | 1 | frames, consensus, and what nodes ask of each other |
 /// | 2 | what survivors say about a peer that is gone (`cluster::evidence`) |
-/// | 3 | groups at rest (`cluster::rest`) |
-pub const PROTOCOLS: RangeInclusive<u16> = 1..=3;
+pub const PROTOCOLS: RangeInclusive<u16> = 1..=2;
 
 impl Options {
     pub fn new(secret: Secret) -> Options {
