@@ -12,7 +12,7 @@ use openraft::impls::EmptyNode;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The version of every encoding of this page …
-const VERSION: u8 = 1;
+pub const VERSION: u8 = 1;
 /// … but of a snapshot that has a rolling hash.
 const SNAPSHOT_VERSION: u8 = 2;
 

@@ -12,7 +12,7 @@ use crate::store;
 use bytes::Bytes;
 use futures_util::{FutureExt, future, future::Either};
 use openraft::{
-    Config, ReadPolicy, SnapshotPolicy,
+    Config, RaftMetrics, ReadPolicy, SnapshotPolicy,
     async_runtime::WatchReceiver,
     errors::{ClientWriteError, Fatal, InitializeError, RaftError},
     impls::{EmptyNode, ProgressResponder},
@@ -45,6 +45,10 @@ impl Default for Timers {
     }
 }
 
+/// How long it may take to make a snapshot of a checkpoint …
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(10);
+/// … and how long a purge is awaited.
+const PURGE_WAIT: Duration = Duration::from_millis(250);
 /// Longest wait for what a group has in its queue.
 const STANDING_WAIT: Duration = Duration::from_millis(200);
 
@@ -376,15 +380,19 @@ impl Group {
         }
     }
 
-    /// Deletes the log up to the newest checkpoint that retention allows.
+    /// Deletes the log up to the newest checkpoint that retention allows, and what describes the part before.
     pub async fn purge(&self) -> Result<(), String> {
-        let Some(index) = self.inner.folded.purgeable() else { return self.inner.folded.forget_purged().map_err(|e| e.to_string()) };
+        let Some(index) = self.inner.folded.purgeable() else { return Ok(()) };
         let fatal = |error: Fatal<TypeConfig>| error.to_string();
         self.inner.raft.trigger().snapshot().await.map_err(fatal)?;
-        let snapshot = self.inner.raft.wait(Some(Duration::from_secs(10)));
-        let reached = |metrics: &openraft::RaftMetrics<TypeConfig>| metrics.snapshot.is_some_and(|id| id.index() >= index);
-        snapshot.metrics(reached, "a snapshot for purging").await.map_err(|error| error.to_string())?;
-        self.inner.raft.trigger().purge_log(index).await.map_err(fatal)
+        let reached = |metrics: &RaftMetrics<TypeConfig>| metrics.snapshot.is_some_and(|id| id.index() >= index);
+        let wait = self.inner.raft.wait(Some(SNAPSHOT_WAIT));
+        wait.metrics(reached, "a snapshot for purging").await.map_err(|error| error.to_string())?;
+        self.inner.raft.trigger().purge_log(index).await.map_err(fatal)?;
+        let purged = |metrics: &RaftMetrics<TypeConfig>| metrics.purged.is_some_and(|id| id.index() >= index);
+        // A leader whose entries are on their way to somebody purges them later.
+        let _ = self.inner.raft.wait(Some(PURGE_WAIT)).metrics(purged, "the purge").await;
+        self.inner.folded.forget_purged().map_err(|error| error.to_string())
     }
 
     /// Stops taking part. What is acknowledged is durable already; the checkpoint only shortens the next start.

@@ -7,6 +7,7 @@ use super::group::{Ended, Failure, Group, Open, Timers};
 use super::machine::Fold;
 use super::mesh::{Mesh, Peer, Reply};
 use super::network::method;
+use super::parts::{Part, Parts, Taken};
 use super::reverted::Reverted;
 use super::types::{AppendRequest, Entry, EntryPayload, Snapshot};
 use crate::core::limits;
@@ -56,6 +57,7 @@ struct Inner {
     openings: AtomicU64,
     open: RwLock<HashMap<u64, Group>>,
     elections: Elections,
+    parts: Parts,
     statements: mpsc::Sender<Heard>,
     /// Taken by the one who considers them.
     heard: Mutex<Option<mpsc::Receiver<Heard>>>,
@@ -73,6 +75,7 @@ impl Groups {
             openings: AtomicU64::new(1),
             open: RwLock::default(),
             elections: Elections::default(),
+            parts: Parts::default(),
             statements,
             heard: Mutex::new(Some(heard)),
         };
@@ -146,6 +149,7 @@ impl Groups {
             method::APPEND => self.append(body, reply),
             method::VOTE | method::PRE_VOTE => self.vote(method, body, reply),
             method::SNAPSHOT => self.install(body, reply),
+            method::SNAPSHOT_PART => self.install_part(from, body, reply),
             method::TRANSFER_LEADER => self.transfer(body, reply),
             method::STATEMENT => self.hear(from, body, reply),
             method::REVERTED => self.reverted(from, body, reply),
@@ -209,6 +213,21 @@ impl Groups {
                 Err(error) => reply.refuse(refusal::FAILED, &error.to_string()),
             }
         });
+        Ok(())
+    }
+
+    fn install_part(&self, from: Peer, body: Bytes, reply: Reply) -> Result<(), (Reply, u16, String)> {
+        // Not for a group that is not here: its parts would only lie about.
+        let (_, part) = match self.find(Part::decode(body).map(|part| (part.group, part))) {
+            Ok(found) => found,
+            Err((code, why)) => return Err((reply, code, why)),
+        };
+        match self.inner.parts.take(from.node, &part) {
+            Taken::More => reply.ok(Bytes::new()),
+            Taken::Whole(whole) => return self.install(whole, reply),
+            Taken::OutOfPlace => return Err((reply, refusal::FAILED, "it does not follow on the parts before".into())),
+            Taken::Busy => return Err((reply, refusal::FAILED, "too many other snapshots are on their way".into())),
+        }
         Ok(())
     }
 

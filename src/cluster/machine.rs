@@ -77,16 +77,19 @@ struct Position {
     bytes: u64,
     entries: u64,
     checkpoint_bytes: u64,
+    /// The store's newest segment when the last checkpoint was made.
+    checkpoint_segment: u32,
 }
 
 impl Folded {
     /// Starts from the newest checkpoint that the log covers.
     pub fn open(group: store::Group, fold: Arc<dyn Fold>) -> io::Result<Folded> {
+        let position = Position { hash: Some(chain::BEGINNING), checkpoint_segment: group.newest_segment(), ..Position::default() };
         let shared = Shared {
             folding: Mutex::default(),
             fold,
             group,
-            position: Mutex::new(Position { hash: Some(chain::BEGINNING), ..Position::default() }),
+            position: Mutex::new(position),
             recent: Mutex::default(),
             applied: watch::Sender::new(0),
             purge_before: AtomicU64::new(0),
@@ -111,9 +114,13 @@ impl Folded {
         self.position().applied
     }
 
-    /// Retention has no use for entries up to and including `index`.
-    pub fn allow_purge(&self, index: u64) {
+    /// Retention has no use for entries up to and including `index`. Where those are all that were applied, and `hurry` or the log
+    /// keeps an old segment, a checkpoint is made for it: the next regular one may be far.
+    pub fn allow_purge(&self, index: u64, hurry: bool) -> io::Result<()> {
         self.shared.purge_before.fetch_max(index.saturating_add(1), Relaxed);
+        let all = self.applied_log_id().is_some_and(|applied| applied.index() <= index);
+        let worth_it = hurry || self.shared.group.holds_old_segment();
+        if all && worth_it && self.purgeable().is_none() { self.save_checkpoint_here() } else { Ok(()) }
     }
 
     /// The checkpoint that the next snapshot would be, if it is later than what was purged already.
@@ -138,13 +145,14 @@ impl Folded {
         {
             let mut position = self.position();
             (position.bytes, position.entries, position.checkpoint_bytes) = (0, 0, bytes.len() as u64);
+            position.checkpoint_segment = self.shared.group.newest_segment();
         }
         let _still = self.hold_open()?;
         self.shared.group.save_checkpoint(applied.index(), bytes, Box::new(|_| ())).map_err(io::Error::other)
     }
 
     /// Writes a checkpoint at what is applied now, unless there is one.
-    pub fn save_checkpoint_here(&self) -> io::Result<()> {
+    fn save_checkpoint_here(&self) -> io::Result<()> {
         let applied = self.applied_log_id().map(|id| id.index());
         if applied == self.shared.group.checkpoints().last().copied() { Ok(()) } else { self.save_checkpoint() }
     }
@@ -229,7 +237,8 @@ impl Folded {
         let _still = self.hold_open()?;
         self.shared.fold.restore(content.state).map_err(io::Error::other)?;
         let applied = meta.last_log_id;
-        *self.position() = Position { applied, hash: content.hash, membership: meta.last_membership, ..Position::default() };
+        let (membership, checkpoint_segment) = (meta.last_membership, self.shared.group.newest_segment());
+        *self.position() = Position { applied, hash: content.hash, membership, checkpoint_segment, ..Position::default() };
         self.recent().clear();
         if let (Some(id), Some(hash)) = (applied, content.hash) {
             self.recent().push(Point { index: id.index(), hash, seq: self.shared.fold.seq() });
@@ -271,7 +280,13 @@ impl Folded {
     fn checkpoint_is_due(&self) -> bool {
         let position = self.position();
         // A large state is written more rarely, so that checkpoints stay a small share of what is written.
-        position.bytes >= self.checkpoint_every().max(16 * position.checkpoint_bytes) || position.entries >= limits::CHECKPOINT_ENTRIES
+        let least = 16 * position.checkpoint_bytes;
+        // The log is purged from checkpoint to checkpoint: without one in each segment that the group writes to, a group with little
+        // traffic would keep all that the others wrote meanwhile.
+        let passed = self.shared.group.newest_segment().saturating_sub(position.checkpoint_segment);
+        position.bytes >= self.checkpoint_every().max(least)
+            || position.entries >= limits::CHECKPOINT_ENTRIES
+            || (passed > 0 && u64::from(passed).saturating_mul(self.shared.group.segment_bytes()) >= least)
     }
 
     /// Bytes between two checkpoints: fewer where segments are small, since the log is purged from checkpoint to checkpoint.

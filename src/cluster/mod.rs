@@ -3,7 +3,7 @@
 //! A message's way: `mesh` (one authenticated connection a peer pair and lane) → `groups` (which group) → openraft's core →
 //! `log` (the store) and `machine` (the fold of the room above, and the rolling hash of `chain`). `network` is the way out, `encoding`
 //! the bytes on it. `evidence` makes a lost peer's groups elect at once; `leadership` follows who leads, `elections` counts;
-//! `reverted` is about replicas that lost what they acknowledged.
+//! `reverted` is about replicas that lost what they acknowledged, `parts` about snapshots larger than a frame.
 //! This room may touch `core` and `store`. It knows nothing of events: a command is bytes to it.
 
 mod chain;
@@ -18,6 +18,7 @@ mod machine;
 mod members;
 pub mod mesh;
 mod network;
+mod parts;
 mod reverted;
 mod types;
 

@@ -2,9 +2,10 @@
 
 use super::encoding;
 use super::mesh::{CallError, Lane, Mesh, PendingReply};
+use super::parts::Part;
 use super::reverted::{Acknowledged, Reverted};
 use super::types::{AppendRequest, AppendResponse, Content, LogId, Snapshot, TransferRequest, TypeConfig, Vote, VoteRequest, VoteResponse};
-use crate::core::codec::Corrupt;
+use crate::core::{codec::Corrupt, limits};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::FuturesOrdered};
 use openraft::{
@@ -28,6 +29,8 @@ pub mod method {
     pub const STATEMENT: u16 = 6;
     /// That the peer's log lacks what it acknowledged. An older build refuses it as unknown, and stays behind.
     pub const REVERTED: u16 = 7;
+    /// A part of a snapshot that is larger than a frame. An older build refuses it as unknown, and stays behind.
+    pub const SNAPSHOT_PART: u16 = 8;
     /// The last number of this page; larger ones belong to the room above.
     pub const LAST: u16 = 99;
 }
@@ -113,6 +116,18 @@ impl Link {
         let deadline = Instant::now() + APPEND_DEADLINE;
         drop(self.mesh.send_call(self.target, Lane::Consensus, method::REVERTED, reverted.encode(self.group), deadline));
         RPCError::Unreachable(Unreachable::from_string(why))
+    }
+
+    /// Sends a snapshot's installation, whole or in parts; gives the answer to the whole.
+    async fn send_snapshot(&self, body: Bytes) -> Result<Bytes, RpcError> {
+        if body.len() <= limits::SNAPSHOT_PART_BYTES {
+            return self.call(Lane::Bulk, method::SNAPSHOT, body, SNAPSHOT_DEADLINE).await;
+        }
+        let mut answer = Bytes::new();
+        for part in Part::split(self.group, &body) {
+            answer = self.call(Lane::Bulk, method::SNAPSHOT_PART, part.encode(), SNAPSHOT_DEADLINE).await?;
+        }
+        Ok(answer)
     }
 
     async fn call(&self, lane: Lane, method: u16, body: Bytes, within: Duration) -> Result<Bytes, RpcError> {
@@ -248,7 +263,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
         let body = encoding::encode_install(self.group, &vote, &whole);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            answer = self.call(Lane::Bulk, method::SNAPSHOT, body, SNAPSHOT_DEADLINE) => {
+            answer = self.send_snapshot(body) => {
                 let answer = answer.map_err(StreamingError::from)?;
                 let vote = encoding::decode_vote(answer).map_err(corrupt).map_err(StreamingError::from)?;
                 Ok(SnapshotResponse::new(vote))

@@ -110,6 +110,12 @@ const _: () = assert!(CLIENT_ANSWER_BYTES_MAX > 6 * CHUNK_BYTES_MAX);
 
 // Between peers (cluster::mesh).
 
+/// Most bytes of one snapshot that is sent to a peer: the event ids of a stream at their most and longest fit.
+pub const SNAPSHOT_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Bytes of a snapshot above which it travels in parts of so many.
+pub const SNAPSHOT_PART_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of snapshots that a node has received in part.
+pub const SNAPSHOTS_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Most bytes of one message of the handshake, before the peer has proved that it knows the secret.
 pub const HANDSHAKE_BYTES_MAX: usize = 4 * 1024;
 /// Connections that may be in the handshake at a time; beyond it a new one is closed.
@@ -219,6 +225,7 @@ const _: () = assert!(APPEND_BYTES_MAX * 2 < FRAME_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX < PENDING_BYTES_MAX);
 const _: () = assert!(BATCH_EVENTS_MAX <= CHUNK_EVENTS_MAX);
 const _: () = assert!(FRAME_BYTES_MAX / PEER_WORK_UNIT_BYTES < PEER_WORK_UNITS_MAX);
+const _: () = assert!(DEDUP_IDS_MAX * (EVENT_ID_BYTES_MAX + 32) < SNAPSHOT_BYTES_MAX && SNAPSHOT_BYTES_MAX <= SNAPSHOTS_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX < PEER_QUEUE_BYTES_MAX);
 const _: () = assert!(PEER_MESSAGE_BYTES_MAX + PEER_VERSION_BYTES_MAX < HANDSHAKE_BYTES_MAX);
 const _: () = assert!(NODES_MAX * 2 <= HANDSHAKES_MAX && HANDSHAKES_MAX <= PEER_CONNECTIONS_MAX);

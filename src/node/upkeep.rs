@@ -70,6 +70,7 @@ pub async fn run(node: Arc<Inner>) {
             retain(&node, stream, &busy);
             make_way(&node, stream, &busy);
         }
+        retain_catalog(&node, &busy);
     }
 }
 
@@ -86,11 +87,7 @@ fn retain(node: &Arc<Inner>, stream: &Arc<Stream>, busy: &Busy) {
     let too_much = over(settings.max_events, state.last_seq + 1 - state.first_seq) || over(settings.max_bytes, state.bytes);
     let may_be_old = settings.max_age_ms.is_some() && state.last_seq >= state.first_seq;
     let trims = (too_much && settings.discard == crate::core::Discard::Old || may_be_old) && leads(&local.group);
-    if let Some(index) = needless_through(&local) {
-        local.group.folded().allow_purge(index);
-        make_purgeable(node, &local, index);
-    }
-    let purges = local.group.folded().purgeable().is_some();
+    let purges = needless_through(&local).is_some_and(|index| may_purge(node, &local.group, index));
     if !trims && !purges {
         return;
     }
@@ -99,8 +96,8 @@ fn retain(node: &Arc<Inner>, stream: &Arc<Stream>, busy: &Busy) {
         if trims && let Err(error) = purge::retain(&local, &settings, clock.now()).await {
             tracing::debug!(group, %error, "retention has to wait");
         }
-        if purges && let Err(error) = local.group.purge().await {
-            tracing::warn!(group, %error, "the log could not be purged");
+        if purges {
+            purge_log(&local.group).await;
         }
     });
 }
@@ -112,15 +109,26 @@ fn needless_through(local: &Local) -> Option<u64> {
     if state.first_seq > state.last_seq { applied } else { local.replica.machine().needless_through() }
 }
 
-/// On a disk that is short of room: the log is purged up to a checkpoint, and the next regular one may be far.
-fn make_purgeable(node: &Inner, local: &Local, needless: u64) {
-    let folded = local.group.folded();
-    let here = folded.applied_log_id().is_some_and(|applied| applied.index() <= needless);
-    if here
-        && node.disk.is_short(node.id)
-        && let Err(error) = folded.save_checkpoint_here()
-    {
-        tracing::warn!(group = local.group.id(), %error, "no checkpoint could be written");
+/// Whether the group's log can be purged, now that its entries up to the index are not needed.
+fn may_purge(node: &Inner, group: &Group, needless: u64) -> bool {
+    if let Err(error) = group.folded().allow_purge(needless, node.disk.is_short(node.id)) {
+        tracing::warn!(group = group.id(), %error, "no checkpoint could be written");
+    }
+    group.folded().purgeable().is_some()
+}
+
+/// The catalog is what its log was folded into: nobody reads an entry again.
+fn retain_catalog(node: &Arc<Inner>, busy: &Busy) {
+    let Some(catalog) = node.catalog.get() else { return };
+    let applied = catalog.folded().applied_log_id().map(|id| id.index());
+    if applied.is_some_and(|applied| may_purge(node, &catalog, applied)) {
+        busy.run(node, catalog.id(), async move { purge_log(&catalog).await });
+    }
+}
+
+async fn purge_log(group: &Group) {
+    if let Err(error) = group.purge().await {
+        tracing::warn!(group = group.id(), %error, "the log could not be purged");
     }
 }
 

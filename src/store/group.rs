@@ -30,6 +30,17 @@ impl Group {
         self.shared.options.segment_bytes
     }
 
+    /// The number of the segment that rows are written to now; a larger one than before says that the earlier ones take no more.
+    pub fn newest_segment(&self) -> u32 {
+        self.shared.segments.newest()
+    }
+
+    /// Whether it keeps a segment that takes no more rows from being removed.
+    pub fn holds_old_segment(&self) -> bool {
+        let newest = self.newest_segment();
+        self.cell.state().spans.first().is_some_and(|span| span.segment.number < newest)
+    }
+
     pub fn log_state(&self) -> LogState {
         self.cell.state().log_state()
     }

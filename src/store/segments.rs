@@ -9,7 +9,7 @@ use super::tables::{CUTS, segment_name, segment_number};
 use super::{Error, Options};
 use redb::{ReadTransaction, ReadableTable};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(super) struct Segment {
@@ -59,12 +59,14 @@ pub(super) struct Segments {
     /// Segments open for reading only, at most `options.open_segments`.
     open: Mutex<Vec<Arc<Segment>>>,
     clock: AtomicU64,
+    /// The number of the newest one.
+    newest: AtomicU32,
 }
 
 impl Segments {
     pub fn new(place: Arc<Place>, options: Options) -> Segments {
-        let (map, open, clock) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
-        Segments { place, options, map, open, clock }
+        let (map, open, clock, newest) = (Mutex::default(), Mutex::default(), AtomicU64::new(0), AtomicU32::new(0));
+        Segments { place, options, map, open, clock, newest }
     }
 
     fn map(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Segment>>> {
@@ -73,6 +75,11 @@ impl Segments {
 
     pub fn len(&self) -> usize {
         self.map().len()
+    }
+
+    /// The number of the newest segment, the one that is written.
+    pub fn newest(&self) -> u32 {
+        self.newest.load(Relaxed)
     }
 
     pub fn last(&self) -> Option<Arc<Segment>> {
@@ -123,6 +130,7 @@ impl Segments {
     fn add(&self, number: u32, file: DbFile) -> Arc<Segment> {
         let segment = Segment::new(number, file);
         self.map().insert(number, segment.clone());
+        self.newest.fetch_max(number, Relaxed);
         segment
     }
 

@@ -5,7 +5,7 @@ use super::*;
 impl Cluster {
     /// Three nodes with one stream that has a replica on each.
     async fn of_three(stream: &StreamName, protocol_max: Option<u16>) -> Cluster {
-        let cluster = Cluster::start_with_protocol(3, protocol_max).await;
+        let cluster = Cluster::start_with(3, Build { protocol_max, ..Build::default() }).await;
         let patch = SettingsPatch { replicas: Some(3), ..SettingsPatch::default() };
         cluster.nodes[0].put_stream(stream, patch).await.unwrap();
         cluster.wait_ready().await;
@@ -92,7 +92,7 @@ async fn a_rolling_upgrade_loses_nothing() {
     for at in 0..3 {
         let others = [(at + 1) % 3, (at + 2) % 3];
         let publishers = others.map(|other| Publisher::start(vec![cluster.nodes[other].clone()], orders.clone()));
-        cluster.protocol_max = None;
+        cluster.build.protocol_max = None;
         cluster.nodes[at].stop().await;
         cluster.restart(at).await;
         cluster.wait_ready().await;

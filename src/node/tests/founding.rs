@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 /// A node in the folder, started as one that has its place.
 async fn resume(folder: &TempDir) -> std::result::Result<Node, StartError> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    try_start_node(folder, listener, 1, Start::Resume, &Arc::new(AtomicU64::new(MUCH)), None).await
+    try_start_node(folder, listener, 1, Start::Resume, &Arc::new(AtomicU64::new(MUCH)), Build::default()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

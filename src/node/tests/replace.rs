@@ -30,7 +30,7 @@ async fn join_with(
 ) -> std::result::Result<Node, StartError> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let start = Start::Replace { seeds: vec![cluster.addresses[seed].clone()], node: NodeName::new(replace).unwrap() };
-    try_start_node(folder, listener, number, start, &Arc::new(AtomicU64::new(MUCH)), None).await
+    try_start_node(folder, listener, number, start, &Arc::new(AtomicU64::new(MUCH)), Build::default()).await
 }
 
 /// Every stream is on these nodes, all of them voters and up to date.
