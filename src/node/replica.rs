@@ -97,12 +97,15 @@ impl Fold for Replica {
     }
 
     fn encode(&self) -> Bytes {
-        self.machine().encode()
+        let mut machine = self.machine();
+        machine.mark_next();
+        machine.encode()
     }
 
     fn restore(&self, state: Bytes) -> Result<(), Corrupt> {
         let mut machine = self.machine();
         *machine = Machine::decode(state)?;
+        machine.mark_next();
         *self.tail.lock().expect("nobody panics while holding it") = Tail::default();
         self.publish_state(&machine);
         Ok(())

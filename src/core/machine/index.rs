@@ -91,7 +91,8 @@ enum Skip {
 /// Marks, sparse, and skips, complete.
 ///
 /// - Marks ascend in index, seq, bytes and time; there are at most `limits::MARKS_MAX`.
-/// - Two marks are at least `limits::MARK_EVENTS` events or `limits::MARK_BYTES` bytes apart, times two to the `coarseness`.
+/// - Two marks are at least `limits::MARK_EVENTS` events or `limits::MARK_BYTES` bytes apart, times two to the `coarseness`; but for
+///   those that were asked for with `mark_next`, of which replicas have different ones.
 /// - No run of `Skip::All` has an entry in it that stored an event.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Index {
@@ -100,6 +101,8 @@ pub(super) struct Index {
     skips: BTreeMap<u64, Skip>,
     /// The newest entry that stored an event.
     stored: u64,
+    /// The next entry that stores an event gets a mark wherever the last one is. Not kept.
+    mark_next: bool,
 }
 
 impl Index {
@@ -113,10 +116,15 @@ impl Index {
             place.seq - last.place.seq >= limits::MARK_EVENTS << self.coarseness
                 || place.bytes - last.place.bytes >= limits::MARK_BYTES << self.coarseness
         };
-        if self.marks.back().is_none_or(far) {
+        if std::mem::take(&mut self.mark_next) || self.marks.back().is_none_or(far) {
             self.marks.push_back(Mark { place, time });
             self.fit();
         }
+    }
+
+    /// The log may be purged up to here: once its first event after this is the stream's first, nothing before is needed.
+    pub fn mark_next(&mut self) {
+        self.mark_next = true;
     }
 
     /// Keeps the marks few in a stream of any length: too many, and every second one goes.

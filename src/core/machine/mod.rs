@@ -339,6 +339,12 @@ impl Machine {
         self.locate(self.first_seq).map(|place| place.index.saturating_sub(1))
     }
 
+    /// There is a checkpoint here, and so a place that the log may be purged to: the next entry with an event is marked, so that
+    /// `needless_through` can be exactly here.
+    pub fn mark_next(&mut self) {
+        self.index.mark_next();
+    }
+
     /// Forgets marks and skips of entries up to and including `index`: they are purged from the log.
     pub fn forget_through(&mut self, index: u64) {
         self.index.forget_through(index);

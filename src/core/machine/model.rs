@@ -245,7 +245,9 @@ proptest! {
         for (at, step) in steps.iter().enumerate() {
             let index = at as u64 * 2 + 1;
             if at == restart {
-                restarted = Some(Machine::decode(machine.encode()).unwrap());
+                let mut decoded = Machine::decode(machine.encode()).unwrap();
+                [&mut machine, &mut decoded].into_iter().for_each(Machine::mark_next);
+                restarted = Some(decoded);
             }
             let Some(command) = model.command(step) else {
                 if let Some(through) = machine.needless_through() {

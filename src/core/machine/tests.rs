@@ -255,6 +255,20 @@ fn marks_are_sparse_by_events_and_by_bytes() {
 }
 
 #[test]
+fn a_checkpoint_has_a_mark_behind_it() {
+    let mut log = Log::new();
+    for ms in 0..9 {
+        log.events(ms, &[event(None, None, 1)]);
+        if ms == 3 {
+            log.machine.mark_next();
+        }
+    }
+    log.apply(Command::Trim { before_seq: 5, bytes_before: 4 });
+    assert_eq!(log.machine.needless_through(), Some(4));
+    assert_eq!(log.machine.locate(9), Some(Place { index: 5, seq: 5, bytes: 4 }), "one is enough");
+}
+
+#[test]
 fn marks_stay_few_in_a_long_stream() {
     let mut index = Index::default();
     let rounds = limits::MARKS_MAX as u64 * 5;
