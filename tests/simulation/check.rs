@@ -92,10 +92,9 @@ fn unequal_ends(reports: &Reports) -> Option<String> {
     let mut ends: BTreeMap<u64, (HostId, Option<u64>)> = BTreeMap::new();
     for (host, report) in reports {
         for (group, log) in &report.logs {
-            let end = log.last_key_value().map(|(index, _)| *index);
-            let (other, known) = *ends.entry(*group).or_insert((*host, end));
-            if known != end {
-                return Some(format!("group {group} ends at {end:?} at host {host} and at {known:?} at host {other}"));
+            let (other, known) = *ends.entry(*group).or_insert((*host, log.end));
+            if known != log.end {
+                return Some(format!("group {group} ends at {:?} at host {host} and at {known:?} at host {other}", log.end));
             }
         }
     }
@@ -155,7 +154,7 @@ pub fn everything(reports: &Reports, settings: &[SettingsPatch], shared: &Shared
         let logs: Vec<_> = report
             .logs
             .iter()
-            .map(|(group, log)| (group, log.len(), log.values().fold(0u64, |all, one| all.rotate_left(5) ^ one)))
+            .map(|(group, log)| (group, log.entries.len(), log.entries.values().fold(0u64, |all, one| all.rotate_left(5) ^ one)))
             .collect();
         history.trace(format_args!("host {host} ends with {logs:?}"));
     }
@@ -165,7 +164,7 @@ fn logs_are_equal(reports: &Reports, found: &mut Vec<String>) {
     let mut truth: BTreeMap<(u64, u64), (HostId, u64)> = BTreeMap::new();
     for (host, report) in reports {
         for (group, log) in &report.logs {
-            for (index, hash) in log {
+            for (index, hash) in &log.entries {
                 let (other, known) = *truth.entry((*group, *index)).or_insert((*host, *hash));
                 if known != *hash {
                     found.push(format!("entry {index} of group {group} differs between hosts {other} and {host}"));

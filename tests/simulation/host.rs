@@ -55,8 +55,15 @@ pub struct Report {
     pub nodes: Vec<NodeInfo>,
     /// Every stream in the catalog, as its leader describes it.
     pub streams: Vec<StreamInfo>,
-    /// Every group in the store: the hash of each entry by index.
-    pub logs: BTreeMap<u64, BTreeMap<u64, u64>>,
+    /// Every group in the store.
+    pub logs: BTreeMap<u64, Log>,
+}
+
+pub struct Log {
+    /// The hash of each entry by index.
+    pub entries: BTreeMap<u64, u64>,
+    /// The index of the last entry that there was, which may be purged.
+    pub end: Option<u64>,
 }
 
 pub fn stream_name(stream: usize) -> StreamName {
@@ -167,18 +174,18 @@ async fn report(node: &Node, store: &Store) -> Report {
     }
     let log = |group: u64| {
         let group = store.group(group);
-        let (mut log, mut next) = (BTreeMap::new(), group.first_index().unwrap_or(0));
-        while let Ok(entries) = group.read(next..u64::MAX, 1 << 20)
-            && let Some(last) = entries.last()
+        let (mut entries, mut next) = (BTreeMap::new(), group.first_index().unwrap_or(0));
+        while let Ok(read) = group.read(next..u64::MAX, 1 << 20)
+            && let Some(last) = read.last()
         {
             next = last.index + 1;
-            for entry in entries {
+            for entry in read {
                 let mut hasher = DefaultHasher::new();
                 (entry.term, entry.leader, &entry.payload[..]).hash(&mut hasher);
-                log.insert(entry.index, hasher.finish());
+                entries.insert(entry.index, hasher.finish());
             }
         }
-        log
+        Log { entries, end: group.log_state().last.map(|id| id.index) }
     };
     let logs = store.groups().into_iter().map(|group| (group, log(group))).collect();
     Report { ready: node.readiness(), nodes, streams, logs }
