@@ -157,6 +157,10 @@ pub const OPEN_SEGMENTS: usize = 32;
 pub const SCRUB_BYTES_PER_SECOND: u64 = 16 << 20;
 /// How long the scrub rests between two passes, by default.
 pub const SCRUB_PAUSE: Duration = Duration::from_secs(24 * 3600);
+/// Bytes that a merge of segments gives back, at least.
+pub const MERGE_FREED_BYTES: u64 = 8 << 20;
+/// Most segments that are merged into one at a time.
+pub const MERGE_SEGMENTS_MAX: usize = 32;
 /// Operations that wait for the store's writer, at most.
 pub const QUEUED_OPS_MAX: usize = 1 << 20;
 /// Payload bytes that wait for the store's writer, at most.

@@ -84,6 +84,7 @@ fn store(text: &mut String, stats: &Stats) {
         ("store_syncs", "Syncs of files to the disk", stats.syncs),
         ("store_scrubbed_bytes", "Bytes of log entries that the background scrub has verified", stats.scrubbed_bytes),
         ("store_scrub_passes", "Times that the scrub has come through all sealed segments", stats.scrub_passes),
+        ("store_merges", "Times that sealed segments were merged, and what was deleted in them left out", stats.merges),
         ("store_damaged_rows", "Log entries that were found damaged", stats.damaged_rows),
     ] {
         counter(text, name, help, value);

@@ -210,6 +210,19 @@ impl State {
         }
     }
 
+    /// The rows of these segments are in another one now, a later one.
+    pub fn move_spans(&mut self, from: &[Arc<Segment>], to: &Arc<Segment>) {
+        let is_from = |span: &Span| from.iter().any(|segment| Arc::ptr_eq(segment, &span.segment));
+        if !self.spans.iter().any(is_from) {
+            return;
+        }
+        for span in std::mem::take(&mut self.spans) {
+            let segment = if is_from(&span) { to } else { &span.segment };
+            self.extend_spans(segment, span.first, span.last);
+        }
+        self.version += 1;
+    }
+
     /// The rows `first..=last` were added to a segment, the newest.
     pub fn extend_spans(&mut self, segment: &Arc<Segment>, first: u64, last: u64) {
         match self.spans.last_mut() {

@@ -200,6 +200,13 @@ impl Disk {
         state.files[state.names[name]].now.clone()
     }
 
+    /// The lengths of all database files together.
+    pub fn database_bytes(&self) -> u64 {
+        let state = self.state();
+        let databases = state.names.iter().filter(|(name, _)| name.ends_with(".redb"));
+        databases.map(|(_, file)| state.files[*file].now.len() as u64).sum()
+    }
+
     /// Changes bytes of a file behind everybody's back.
     pub fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();

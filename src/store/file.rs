@@ -20,6 +20,40 @@ use std::time::Instant;
 /// What a new file is called until it is whole; a file that still has this end at start never was.
 pub(super) const UNFINISHED: &str = ".new";
 
+/// A file that is to take the place of another one of the same kind, and is not whole yet.
+pub(super) struct Replacement {
+    db: Database,
+    name: String,
+    place: Arc<Place>,
+    len: Arc<AtomicU64>,
+}
+
+impl Replacement {
+    /// Adds something in one durable transaction.
+    pub fn write(&mut self, work: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>) -> Result<(), Error> {
+        commit(&self.db, work).map_err(Error::db(&self.name))
+    }
+
+    /// Makes it whole: with as many commits as the other one has had. Gives its length.
+    pub fn finish(self, other: &DbFile) -> Result<u64, Error> {
+        let ledger = other.ledger().unwrap_or_default();
+        let put = |txn: &WriteTransaction| {
+            txn.open_table(COMMITS)?.insert(COMMITS_KEY, &tables::put_ledger(ledger)[..])?;
+            Ok(())
+        };
+        commit(&self.db, put).map_err(Error::db(&self.name))?;
+        self.db.close().map_err(Error::db(&self.name))?;
+        Ok(self.len.load(Relaxed))
+    }
+
+    pub fn discard(self) -> Result<(), Error> {
+        self.db.close().map_err(Error::db(&self.name))?;
+        self.place.files.remove(&self.name)?;
+        self.place.counters.file_bytes.fetch_sub(self.len.load(Relaxed), Relaxed);
+        Ok(())
+    }
+}
+
 enum Db {
     Writable(Database),
     Readable(ReadOnlyDatabase),
@@ -83,7 +117,7 @@ impl DbFile {
         fill: impl FnOnce(&WriteTransaction, &mut u64) -> Result<(), redb::Error>,
         before: impl FnOnce() -> Result<(), Error>,
     ) -> Result<DbFile, Error> {
-        let unfinished = format!("{}{UNFINISHED}", self.name);
+        let unfinished = self.unfinished();
         let backend = self.counted(self.place.files.create(&unfinished)?)?;
         let db = Builder::new().set_cache_size(self.caches[0]).create_with_backend(backend).map_err(Error::db(&self.name))?;
         format::bring_up(&db, &self.name, self.kind, true)?;
@@ -212,11 +246,14 @@ impl DbFile {
         *self.db.write().unwrap_or_else(PoisonError::into_inner) = db;
     }
 
-    /// Runs one short read transaction. `Ok(None)`: the file is gone, or closed; see [`DbFile::reopen`].
+    /// Runs one short read transaction. `Ok(None)`: the file is gone, or closed; see [`DbFile::reopen_and_read`].
     pub fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<Option<T>, Error> {
-        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        self.read_in(&self.db.read().unwrap_or_else(PoisonError::into_inner), work)
+    }
+
+    fn read_in<T>(&self, db: &Db, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<Option<T>, Error> {
         shielded(&self.name, || {
-            let (txn, sealed) = match &*db {
+            let (txn, sealed) = match db {
                 Db::Writable(db) => (db.begin_read(), false),
                 Db::Readable(db) => (db.begin_read(), true),
                 Db::Closed | Db::Gone => return Ok(None),
@@ -227,21 +264,53 @@ impl DbFile {
         })
     }
 
-    /// Opens a closed file for reading; false if it is gone.
-    pub fn reopen(&self) -> Result<bool, Error> {
+    pub fn is_writable(&self) -> bool {
+        matches!(&*self.db.read().unwrap_or_else(PoisonError::into_inner), Db::Writable(_))
+    }
+
+    /// Begins a file that is to take this one's place.
+    pub fn begin_replacement(&self) -> Result<Replacement, Error> {
+        let (name, len) = (self.unfinished(), Arc::new(AtomicU64::new(0)));
+        let backend = Counted::new(self.place.files.create(&name)?, self.place.counters.clone(), len.clone());
+        let backend = backend.map_err(Error::io("measuring a file"))?;
+        let db = Builder::new().set_cache_size(self.caches[1]).create_with_backend(backend).map_err(Error::db(&name))?;
+        format::bring_up(&db, &name, self.kind, true)?;
+        Ok(Replacement { db, name, place: self.place.clone(), len })
+    }
+
+    /// Gives a finished replacement of so many bytes this file's name, durably on return; whoever reads next reads there.
+    pub fn put_in_place(&self, len: u64) -> Result<(), Error> {
         let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
-        match &*db {
-            Db::Gone => Ok(false),
-            Db::Writable(_) | Db::Readable(_) => Ok(true),
-            Db::Closed => {
-                *db = Db::Readable(self.judged(|| {
-                    let db = self.read_only().map_err(Error::db_read(&self.name))?;
-                    self.learn_ledger(&db)?;
-                    Ok(db)
-                })?);
-                Ok(true)
-            }
+        *db = Db::Closed;
+        self.place.files.rename(&self.unfinished(), &self.name)?;
+        self.place.files.sync_dir()?;
+        self.place.counters.file_bytes.fetch_sub(self.len.swap(len, Relaxed), Relaxed);
+        Ok(())
+    }
+
+    /// Removes a finished replacement of so many bytes.
+    pub fn discard_replacement(&self, len: u64) -> Result<(), Error> {
+        self.place.files.remove(&self.unfinished())?;
+        self.place.counters.file_bytes.fetch_sub(len, Relaxed);
+        Ok(())
+    }
+
+    fn unfinished(&self) -> String {
+        format!("{}{UNFINISHED}", self.name)
+    }
+
+    /// The same, and a closed file is opened for reading. It stays open as long as the work takes: were it let go in between, many
+    /// readers of many files could close each other's forever. `Ok(None)`: the file is gone.
+    pub fn reopen_and_read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<Option<T>, Error> {
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(&*db, Db::Closed) {
+            *db = Db::Readable(self.judged(|| {
+                let db = self.read_only().map_err(Error::db_read(&self.name))?;
+                self.learn_ledger(&db)?;
+                Ok(db)
+            })?);
         }
+        self.read_in(&db, work)
     }
 
     /// Runs one durable transaction and tells the witness. The work also gets the digest of the file's keys, to keep it right.

@@ -1,6 +1,7 @@
-//! The keeper: closes full segments, removes dead ones, syncs the witness and scrubs, beside the writer so that no commit waits.
+//! The keeper: closes full segments, removes dead ones, merges nearly dead ones, syncs the witness and scrubs, beside the writer so that no commit waits.
 
 use super::Error;
+use super::merge::Merger;
 use super::scrub::Scrub;
 use super::segments::Segment;
 use super::shared::Shared;
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// How long the witness may go unsynced.
 const WITNESS_SYNC: Duration = Duration::from_secs(1);
+/// How often it is looked for segments to merge.
+const MERGE_LOOK: Duration = Duration::from_secs(30);
 
 pub(super) enum Job {
     /// Close a segment that takes no more rows.
@@ -23,8 +26,8 @@ pub(super) enum Job {
 
 /// Does jobs until the writer is gone; in between it keeps an eye on the disk's room, and scrubs, slice by slice.
 pub(super) fn run(shared: &Arc<Shared>, jobs: &Receiver<Job>) {
-    let mut scrub = Scrub::new(shared);
-    let (mut synced, mut next_slice) = (Instant::now(), Instant::now() + scrub.pause());
+    let (mut scrub, mut merger) = (Scrub::new(shared), Merger::new(shared));
+    let (mut synced, mut looked, mut next_slice) = (Instant::now(), Instant::now(), Instant::now() + scrub.pause());
     loop {
         let now = Instant::now();
         match jobs.recv_timeout(next_slice.saturating_duration_since(now).min(LOOK_EVERY)) {
@@ -35,6 +38,10 @@ pub(super) fn run(shared: &Arc<Shared>, jobs: &Receiver<Job>) {
         if synced.elapsed() >= WITNESS_SYNC {
             guarded(shared, || shared.segments.place.witness.sync());
             synced = Instant::now();
+        }
+        if looked.elapsed() >= MERGE_LOOK {
+            guarded(shared, || merger.look());
+            looked = Instant::now();
         }
         if Instant::now() >= next_slice {
             let mut wait = scrub.pause();
@@ -62,7 +69,7 @@ pub(super) fn work(shared: &Shared, job: Job) {
     });
 }
 
-fn guarded(shared: &Shared, work: impl FnOnce() -> Result<(), Error>) {
+pub(super) fn guarded(shared: &Shared, work: impl FnOnce() -> Result<(), Error>) {
     let result = catch_unwind(AssertUnwindSafe(work));
     let result = result.unwrap_or_else(|_| Err(Error::Io { what: "keeping segments".into(), why: "the keeper panicked".into() }));
     if let Err(error) = result {

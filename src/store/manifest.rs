@@ -21,6 +21,11 @@ impl Manifest {
         self.rows.iter().map(|row| row.0).chain(self.cuts.iter().map(|cut| cut.0)).collect()
     }
 
+    /// Rows that were alive.
+    pub fn row_count(&self) -> u64 {
+        self.rows.iter().map(|(_, first, last)| last - first + 1).sum()
+    }
+
     /// A record: commits, number of rows, rows, cuts.
     pub fn encode(&self, segment: u32) -> Vec<u8> {
         let mut words = vec![self.commits, self.rows.len() as u64];

@@ -16,6 +16,7 @@
 //! *segments* (`segments`), bounded files of which only the newest is written. After a crash redb reads a whole file before it opens
 //! it; that is then the newest segment and the metadata, nothing else: what is in a sealed segment its *manifest* in the metadata
 //! says (`manifest`). Purging deletes no rows: it moves the purge point, and a segment in which nothing lives is removed as a file.
+//! Segments in which little lives are merged (`merge`).
 //! Two plain files stand beside them, a copy of the identity (`plain`) and the *witness* (`witness`). `tables` has every key and
 //! value, `format` and `migrations/` their history, `recover` how it all is found again.
 //!
@@ -48,8 +49,6 @@
 //!
 //! # What is not done
 //!
-//! A segment kept alive by few rows is not rewritten.
-//!
 //! Of metadata with one damaged page all counts as damaged, and nothing is saved from it row by row. Each row has a checksum, but redb
 //! writes new pages beside the old: behind a page that leads elsewhere lies a row that is whole and older, with all its neighbours, and a
 //! node that takes an older vote for its own may vote twice. Only the pages' checksums tell, and they say *that*, not *where*. There is
@@ -71,6 +70,7 @@ mod format;
 mod group;
 mod keeper;
 mod manifest;
+mod merge;
 mod meta;
 mod plain;
 mod queue;
@@ -87,6 +87,7 @@ mod stepped;
 mod tables;
 mod types;
 mod witness;
+mod worth;
 mod writer;
 
 #[cfg(test)]

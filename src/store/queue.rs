@@ -5,6 +5,7 @@
 //! far beyond what those let in, and refusing rather than swallowing memory when they are met.
 
 use super::cell::{Cell, weight};
+use super::merge::Merge;
 use super::{Done, Entry, Error, LogId};
 use crate::core::limits::{COMMIT_BYTES_MAX, COMMIT_ROWS_MAX, QUEUED_BYTES_MAX, QUEUED_OPS_MAX};
 use bytes::Bytes;
@@ -28,6 +29,8 @@ pub(super) enum Kind {
     DropMeta,
     DropRows,
     DropMark,
+    /// A merge of segments is ready to be put in place.
+    Merge(Arc<Merge>),
     /// Nothing to write; answered when everything before it is durable.
     Flush,
 }
@@ -43,7 +46,8 @@ impl Kind {
     pub fn target(&self) -> Target {
         match self {
             Kind::Append(..) | Kind::Truncate(_) | Kind::DropRows => Target::Log,
-            Kind::Flush => Target::None,
+            // A merge is no row of the metadata's group tables: it has a commit of its own.
+            Kind::Merge(_) | Kind::Flush => Target::None,
             _ => Target::Meta,
         }
     }

@@ -131,6 +131,7 @@ fn open_one(number: u32, active: bool, records: &Records, segments: &Segments) -
         }
     };
     segment.cuts.store(!manifest.cuts.is_empty(), Relaxed);
+    segment.rows.store(manifest.row_count(), Relaxed);
     Ok((segment, manifest))
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Segment {
     pub live: AtomicUsize,
     /// Whether it holds cuts.
     pub cuts: AtomicBool,
+    /// Rows that were alive when it was sealed, or merged last; 0 in the active one.
+    pub rows: AtomicU64,
     /// Its file is not what was written: it is moved aside and not removed, once nothing lives in it.
     pub damaged: AtomicBool,
     /// When it was read last, in ticks of [`Segments::clock`].
@@ -27,8 +29,8 @@ pub(super) struct Segment {
 
 impl Segment {
     pub fn new(number: u32, file: DbFile) -> Arc<Segment> {
-        let (live, cuts, used) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicU64::new(0));
-        Arc::new(Segment { number, file, live, cuts, damaged: AtomicBool::new(false), used })
+        let (live, cuts, used, rows) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Segment { number, file, live, cuts, rows, damaged: AtomicBool::new(false), used })
     }
 }
 
@@ -94,6 +96,16 @@ impl Segments {
         map.get(&number).filter(|_| number < last).cloned()
     }
 
+    /// Whether it is one of them, and was not retired.
+    pub fn has(&self, segment: &Arc<Segment>) -> bool {
+        self.map().get(&segment.number).is_some_and(|there| Arc::ptr_eq(there, segment))
+    }
+
+    /// Takes out one that was retired.
+    pub fn take(&self, segment: &Arc<Segment>) {
+        self.map().remove(&segment.number);
+    }
+
     /// Every segment before this one, ascending.
     pub fn before(&self, number: u32) -> Vec<Arc<Segment>> {
         self.map().range(..number).map(|(_, segment)| segment.clone()).collect()
@@ -148,15 +160,14 @@ impl Segments {
         mut work: impl FnMut(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<Option<T>, Error> {
         segment.used.store(self.clock.fetch_add(1, Relaxed) + 1, Relaxed);
-        loop {
-            if let Some(done) = segment.file.read(&mut work)? {
-                return Ok(Some(done));
-            }
-            if !segment.file.reopen()? {
-                return Ok(None);
-            }
+        if let Some(done) = segment.file.read(&mut work)? {
+            return Ok(Some(done));
+        }
+        let done = segment.file.reopen_and_read(work)?;
+        if done.is_some() {
             self.opened(segment);
         }
+        Ok(done)
     }
 
     /// Notes that a segment is open for reading, and closes those that were not read for longest.

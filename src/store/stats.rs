@@ -40,6 +40,8 @@ pub struct Stats {
     pub scrubbed_bytes: u64,
     /// Times that the scrub has come through all sealed segments.
     pub scrub_passes: u64,
+    /// Times that sealed segments were merged, and their dead rows left out.
+    pub merges: u64,
     /// Rows that were found damaged.
     pub damaged_rows: u64,
     /// Groups whose data must not be used; see [`super::Fences`].
@@ -59,6 +61,7 @@ pub(super) struct Counters {
     pub file_bytes: AtomicU64,
     pub scrubbed_bytes: AtomicU64,
     pub scrub_passes: AtomicU64,
+    pub merges: AtomicU64,
     pub damaged_rows: AtomicU64,
     pub files_aside: AtomicU64,
     /// The disk refused to write, or to read for want of something: whatever follows from it is not damage.
@@ -85,6 +88,7 @@ impl Counters {
             file_bytes: self.file_bytes.load(Relaxed),
             scrubbed_bytes: self.scrubbed_bytes.load(Relaxed),
             scrub_passes: self.scrub_passes.load(Relaxed),
+            merges: self.merges.load(Relaxed),
             damaged_rows: self.damaged_rows.load(Relaxed),
             files_aside: self.files_aside.load(Relaxed),
             ..Stats::default()

@@ -2,6 +2,7 @@
 //! For the simulation, where everything runs on one thread.
 
 use super::keeper::{self, Job};
+use super::merge::Merger;
 use super::shared::Shared;
 use super::writer::Writer;
 use super::{Error, Files, Options, Store};
@@ -14,7 +15,12 @@ pub struct Stepper {
     shared: Arc<Shared>,
     writer: Writer,
     jobs: Receiver<Job>,
+    merger: Merger,
+    steps: u64,
 }
+
+/// Of so many steps one looks for segments to merge as well.
+const MERGE_LOOK_STEPS: u64 = 64;
 
 impl Store {
     /// As [`Store::open`], but nothing is written before the stepper does it, and reads may be done in place. Closing the store only
@@ -23,7 +29,8 @@ impl Store {
         let (store, writer, jobs) = Store::open_parts(files, options)?;
         let shared = store.0.shared.clone();
         shared.stepped.store(true, Relaxed);
-        Ok((store, Stepper { shared, writer, jobs }))
+        let merger = Merger::new(&shared);
+        Ok((store, Stepper { shared, writer, jobs, merger, steps: 0 }))
     }
 
     /// Whether somebody else does this store's work, in this very thread.
@@ -47,6 +54,10 @@ impl Stepper {
         }
         while let Ok(job) = self.jobs.try_recv() {
             keeper::work(&self.shared, job);
+        }
+        self.steps += 1;
+        if some && self.steps.is_multiple_of(MERGE_LOOK_STEPS) {
+            keeper::guarded(&self.shared, || self.merger.look());
         }
         some
     }

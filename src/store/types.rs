@@ -1,7 +1,9 @@
 //! The values that cross this room's door: log ids, entries, options, and the wait for durability.
 
 use super::Error;
-use crate::core::limits::{GROUP_TAIL_BYTES, OPEN_SEGMENTS, SCRUB_BYTES_PER_SECOND, SCRUB_PAUSE, SEGMENT_BYTES, TAILS_BYTES};
+use crate::core::limits::{
+    GROUP_TAIL_BYTES, MERGE_FREED_BYTES, OPEN_SEGMENTS, SCRUB_BYTES_PER_SECOND, SCRUB_PAUSE, SEGMENT_BYTES, TAILS_BYTES,
+};
 use bytes::Bytes;
 use std::future::Future;
 use std::pin::Pin;
@@ -60,6 +62,8 @@ pub struct Options {
     pub scrub_bytes_per_second: u64,
     /// How long the scrub rests between two passes, and before the first.
     pub scrub_pause: Duration,
+    /// Sealed segments in which little lives are merged where that gives back at least so many bytes.
+    pub merge_freed_bytes: u64,
     /// With less room than this on the disk nothing new is taken; by default what fits the disk.
     pub disk_reserve_bytes: Option<u64>,
     /// What a test says is free.
@@ -93,6 +97,7 @@ impl Default for Options {
             open_segments: OPEN_SEGMENTS,
             scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND,
             scrub_pause: SCRUB_PAUSE,
+            merge_freed_bytes: MERGE_FREED_BYTES,
             disk_reserve_bytes: None,
             #[cfg(test)]
             free_bytes: None,

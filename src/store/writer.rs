@@ -86,8 +86,10 @@ impl Writer {
             hints.into_iter().for_each(|(cell, id)| cell.state().committed_saved = Some(id));
         }
         for op in ops {
-            if let Kind::Identity(bytes) = &op.kind {
-                plain::write(&*self.shared.segments.place.files, IDENTITY, bytes)?;
+            match &op.kind {
+                Kind::Identity(bytes) => plain::write(&*self.shared.segments.place.files, IDENTITY, bytes)?,
+                Kind::Merge(merge) => self.finish_merge(merge)?,
+                _ => {}
             }
         }
         ops.iter().for_each(meta_is_durable);
@@ -112,6 +114,7 @@ impl Writer {
     fn roll(&mut self) -> Result<(), Error> {
         let next = self.shared.segments.create(self.active.number + 1)?;
         let manifest = self.manifest()?;
+        self.active.rows.store(manifest.row_count(), Relaxed);
         self.shared.meta.write(|txn, digest| {
             let mut tables = SegmentTables::open(txn, digest)?;
             tables.add(next.number)?;
@@ -147,6 +150,12 @@ impl Writer {
             dead.iter().try_for_each(|segment| tables.retire(segment.number))
         })?;
         dead.into_iter().try_for_each(|segment| self.tell(Job::Remove(segment)))
+    }
+
+    /// A segment was retired durably: its file goes.
+    pub(super) fn retired(&self, segment: Arc<Segment>) -> Result<(), Error> {
+        self.shared.segments.take(&segment);
+        self.tell(Job::Remove(segment))
     }
 
     fn tell(&self, job: Job) -> Result<(), Error> {

@@ -142,9 +142,10 @@ impl Run {
             62..68 => self.checkpoint(at),
             68..69 => self.drop_group(at),
             69..72 => self.commit(at),
-            72..90 => drop(self.rig.step()),
-            90..93 => drop(self.rig.keep()),
-            93..94 => drop(self.rig.store.0.shared.segments.place.witness.sync()),
+            72..89 => drop(self.rig.step()),
+            89..93 => drop(self.rig.keep()),
+            93..95 => self.rig.look(),
+            95..96 => drop(self.rig.store.0.shared.segments.place.witness.sync()),
             _ => self.look(at),
         }
     }

@@ -4,10 +4,12 @@ mod crash;
 mod damage;
 mod format;
 mod log;
+mod merge;
 mod threads;
 
 use super::crash::Disk;
 use super::keeper::{self, Job};
+use super::merge::Merger;
 use super::writer::Writer;
 use super::{Entry, Error, Group, LogId, Options, Store};
 use bytes::Bytes;
@@ -19,12 +21,14 @@ struct Rig {
     store: Store,
     writer: Writer,
     jobs: Receiver<Job>,
+    merger: Merger,
 }
 
 impl Rig {
     fn open(disk: &Disk, options: Options) -> Result<Rig, Error> {
         let (store, writer, jobs) = Store::open_parts(Arc::new(disk.clone()), options)?;
-        Ok(Rig { disk: disk.clone(), store, writer, jobs })
+        let merger = Merger::new(&store.0.shared);
+        Ok(Rig { disk: disk.clone(), store, writer, jobs, merger })
     }
 
     fn new(options: Options) -> Rig {
@@ -44,6 +48,11 @@ impl Rig {
         let Ok(job) = self.jobs.try_recv() else { return false };
         keeper::work(&self.store.0.shared, job);
         true
+    }
+
+    /// One look for segments to merge; what it finds the writer has to put in place.
+    fn look(&mut self) {
+        keeper::guarded(&self.store.0.shared, || self.merger.look());
     }
 
     fn settle(&mut self) {
@@ -74,6 +83,7 @@ fn options(segment_bytes: u64, tail_bytes: usize) -> Options {
         cache_bytes: 1 << 20,
         sealed_cache_bytes: 1 << 16,
         open_segments: 2,
+        merge_freed_bytes: 1,
         ..Options::default()
     }
 }

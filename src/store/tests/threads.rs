@@ -38,6 +38,30 @@ fn groups_append_side_by_side_and_come_back() {
 }
 
 #[test]
+fn more_readers_than_files_may_be_open_all_get_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options { open_segments: 1, ..options(1, 0) };
+    let store = Store::open_dir(directory.path(), options).unwrap();
+    let group = store.group(1);
+    for index in 1..=8 {
+        append(&group, index..=index, 1);
+        group.flush().unwrap().wait().unwrap();
+    }
+    std::thread::scope(|scope| {
+        for reader in 0..4 {
+            let group = group.clone();
+            scope.spawn(move || {
+                for round in 0..200 {
+                    let index = 1 + (reader + round) % 7;
+                    assert_eq!(group.read(index..index + 1, 1).unwrap(), entries(index..=index, 1));
+                }
+            });
+        }
+    });
+    store.close().unwrap();
+}
+
+#[test]
 fn a_directory_has_one_owner() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open_dir(directory.path(), Options::default()).unwrap();
