@@ -106,7 +106,7 @@ impl Merger {
         rows
     }
 
-    /// Reads what lives in a segment of which a part is dead, if no more of it dies at present; otherwise what is known.
+    /// Reads what lives in a segment that is small or has died in part, if no more of it dies at present and it is not known.
     fn weigh(&mut self, segment: &Arc<Segment>, rows: &HashMap<u32, u64>) -> Result<Weight, Error> {
         let (number, now) = (segment.number, rows[&segment.number]);
         let file_bytes = segment.file.len.load(Relaxed);
@@ -120,11 +120,19 @@ impl Merger {
             // It is there for its cuts.
             return Ok(Weight { file_bytes, live_bytes: settled.then_some(0) });
         }
-        let (counted, live_bytes) = self.weighed.get(&number).copied().unwrap_or((segment.rows.load(Relaxed), None));
-        if !settled || !is_less(now, counted) {
-            return Ok(Weight { file_bytes, live_bytes: live_bytes.filter(|_| settled) });
-        }
         let (most, mut bytes) = (self.live_max(), 0);
+        let known = match self.weighed.get(&number) {
+            Some((counted, live_bytes)) if !is_less(now, *counted) => Some(*live_bytes),
+            // In one that is full and alive there is nothing to gain, and much to read.
+            None if !is_less(now, segment.rows.load(Relaxed)) && file_bytes > most => Some(None),
+            _ => None,
+        };
+        if !settled {
+            return Ok(unknown);
+        }
+        if let Some(live_bytes) = known {
+            return Ok(Weight { file_bytes, live_bytes });
+        }
         let whole = self.each_row(&self.pieces(std::slice::from_ref(segment)), |_, _, value| {
             bytes += value.len() as u64;
             bytes <= most

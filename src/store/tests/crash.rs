@@ -73,6 +73,7 @@ struct Run {
     identity_saved: Arc<AtomicUsize>,
     term: u64,
     written: u64,
+    merges: u64,
 }
 
 impl Run {
@@ -83,7 +84,7 @@ impl Run {
         let rig = Rig::new(options.clone());
         let histories = (0..GROUPS).map(|_| History::begin(Model::default(), None)).collect();
         let identity_saved = Arc::new(AtomicUsize::new(0));
-        Run { random, options, rig, histories, identity_saved, term: 1, written: 0 }
+        Run { random, options, rig, histories, identity_saved, term: 1, written: 0, merges: 0 }
     }
 
     fn go(&mut self) {
@@ -106,9 +107,11 @@ impl Run {
             1 => self.rig.disk.fail(self.random.below(150), Fault::Once),
             _ => {}
         }
-        for _ in 0..self.random.below(50) {
+        let operations = if self.random.chance(10) { 250 } else { 50 };
+        for _ in 0..self.random.below(operations) {
             self.operation();
         }
+        self.merges += self.rig.store.stats().merges;
         let clean = end == 2;
         if clean {
             self.rig.settle();
@@ -144,10 +147,16 @@ impl Run {
             69..72 => self.commit(at),
             72..89 => drop(self.rig.step()),
             89..93 => drop(self.rig.keep()),
-            93..95 => self.rig.look(),
-            95..96 => drop(self.rig.store.0.shared.segments.place.witness.sync()),
+            93..96 => self.merge(),
+            96..97 => drop(self.rig.store.0.shared.segments.place.witness.sync()),
             _ => self.look(at),
         }
+    }
+
+    /// Has segments merged, if there are some that are worth it: the writer comes to it later, or never.
+    fn merge(&mut self) {
+        while self.rig.keep() {}
+        (0..2).for_each(|_| self.rig.look());
     }
 
     fn group(&self, at: usize) -> Group {
@@ -293,25 +302,31 @@ impl Run {
     }
 }
 
-fn run(seed: u64) {
-    let result = std::panic::catch_unwind(|| Run::new(seed).go());
-    if let Err(panic) = result {
+/// Gives how often segments were merged.
+fn run(seed: u64) -> u64 {
+    let result = std::panic::catch_unwind(|| {
+        let mut run = Run::new(seed);
+        run.go();
+        run.merges
+    });
+    result.unwrap_or_else(|panic| {
         eprintln!("to repeat: EVERMESH_SEED={seed} cargo test --lib store::tests::crash::any_crash");
         std::panic::resume_unwind(panic);
-    }
+    })
 }
 
 #[test]
 fn any_crash_leaves_each_group_as_it_was_at_some_moment_not_before_the_last_answer() {
     if let Ok(seed) = std::env::var("EVERMESH_SEED") {
-        return run(seed.parse().expect("EVERMESH_SEED is a number"));
+        run(seed.parse().expect("EVERMESH_SEED is a number"));
+        return;
     }
     let seeds: u64 = std::env::var("EVERMESH_SEEDS").map_or(2_000, |seeds| seeds.parse().expect("EVERMESH_SEEDS is a number"));
-    std::thread::scope(|scope| {
-        for half in 0..2 {
-            scope.spawn(move || (0..seeds).filter(|seed| seed % 2 == half).for_each(run));
-        }
+    let merges: u64 = std::thread::scope(|scope| {
+        let half = |half| scope.spawn(move || (0..seeds).filter(|seed| seed % 2 == half).map(run).sum::<u64>());
+        [half(0), half(1)].map(|half| half.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).iter().sum()
     });
+    assert!(merges > seeds / 20, "{merges} merges: too few to say anything about them");
 }
 
 #[test]
