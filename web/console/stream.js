@@ -80,7 +80,7 @@ function Replicas({ name, info }) {
         <i class=${`dot ${tone} ${each.leader ? "leads" : ""}`}></i>
         <span class="who" title=${each.node}>${each.node}</span>
         <span class=${`says ${tone}`}>${replicaSays(each)}</span>
-        <i class="lag" aria-hidden="true"><b style=${{ width: each.lag ? `${Math.max(3, (100 * each.lag) / most)}%` : "0" }}></b></i>
+        <i class="lag" aria-hidden="true"><b style=${{ width: each.state !== "ok" && each.lag ? `${Math.max(3, (100 * each.lag) / most)}%` : "0" }}></b></i>
         ${!each.leader && html`<button type="button" class="quiet-button" disabled=${!each.reachable} onClick=${() => moveLeader(name, info.leader, each.node)}>Let it lead…</button>`}
       </li>`;
     })}
