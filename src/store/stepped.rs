@@ -20,7 +20,7 @@ pub struct Stepper {
 }
 
 /// Of so many steps one looks for segments to merge as well.
-const MERGE_LOOK_STEPS: u64 = 64;
+const MERGE_LOOK_STEPS: u64 = 16;
 
 impl Store {
     /// As [`Store::open`], but nothing is written before the stepper does it, and reads may be done in place. Closing the store only

@@ -99,6 +99,8 @@ pub struct Counts {
     pub events: u64,
     pub reads: u64,
     pub faults: u64,
+    /// Times that nodes merged segments since their last starts.
+    pub merges: u64,
 }
 
 /// The history, shared by everything in the simulation.

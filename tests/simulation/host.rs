@@ -55,6 +55,8 @@ pub struct Report {
     pub nodes: Vec<NodeInfo>,
     /// Every stream in the catalog, as its leader describes it.
     pub streams: Vec<StreamInfo>,
+    /// Times that the store merged segments.
+    pub merges: u64,
     /// Every group in the store.
     pub logs: BTreeMap<u64, Log>,
 }
@@ -76,12 +78,13 @@ pub fn node_name(host: HostId) -> NodeName {
 
 fn options() -> Options {
     Options {
-        segment_bytes: 256 << 10,
+        segment_bytes: 16 << 10,
         tail_bytes: 4 << 10,
         tails_bytes: 1 << 20,
         cache_bytes: 1 << 20,
         sealed_cache_bytes: 1 << 16,
         open_segments: 2,
+        merge_freed_bytes: 1,
         ..Options::default()
     }
 }
@@ -188,7 +191,7 @@ async fn report(node: &Node, store: &Store) -> Report {
         Log { entries, end: group.log_state().last.map(|id| id.index) }
     };
     let logs = store.groups().into_iter().map(|group| (group, log(group))).collect();
-    Report { ready: node.readiness(), nodes, streams, logs }
+    Report { ready: node.readiness(), nodes, streams, merges: store.stats().merges, logs }
 }
 
 /// Publishes now and then, without waiting for the outcome of the one before.

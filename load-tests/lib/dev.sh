@@ -1,0 +1,57 @@
+# What scripts share that start three nodes with `evermesh dev`, kill them, and start them again. To be sourced, after PORT is set and from the
+# project's folder. Sets EVERMESH, DATA (ends with the script), and with every start: TOOK (milliseconds), DEV and NODES (process ids).
+
+die() { echo "$*" >&2; exit 1; }
+now_ms() { date +%s%3N; }
+
+TARGET=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+if [[ -z ${EVERMESH:-} ]]; then
+    cargo build --locked --release --bin evermesh || exit 1
+    EVERMESH=$TARGET/release/evermesh
+fi
+[[ $("$EVERMESH" --version) ]] || die "$EVERMESH does not run"
+mkdir -p "$TARGET"
+DATA=$(mktemp -d "$TARGET/load-test-XXXXXX")
+[[ $(stat -f -c %T "$DATA") != tmpfs ]] || die "$DATA is in memory, where a sync costs nothing"
+DEV='' NODES=()
+
+stop() {
+    local pid
+    [[ -n $DEV ]] || return
+    # Nodes may have been started since.
+    mapfile -t NODES < <(pgrep -P "$DEV")
+    kill -9 "$DEV" "${NODES[@]}" 2>/dev/null
+    wait "$DEV" 2>/dev/null
+    for pid in "${NODES[@]}"; do
+        while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
+    done
+    DEV=''
+}
+trap 'stop; rm -rf "$DATA"' EXIT
+trap 'exit 130' INT TERM
+
+url() { echo "http://127.0.0.1:$((PORT + $1))"; }
+
+# start: returns when every node is ready.
+start() {
+    local begin node
+    begin=$(now_ms)
+    "$EVERMESH" dev --base-port "$PORT" --data "$DATA/data" >>"$DATA/log" 2>&1 &
+    DEV=$!
+    for node in 0 1 2; do
+        until curl -sf -o /dev/null "$(url $node)/readyz"; do
+            kill -0 "$DEV" 2>/dev/null || { tail -5 "$DATA/log" >&2; die "the cluster did not start"; }
+            sleep 0.05
+        done
+    done
+    TOOK=$(($(now_ms) - begin))
+    mapfile -t NODES < <(pgrep -P "$DEV")
+}
+
+# about COMMAND: where and what this was.
+about() {
+    echo "machine: $(nproc) cores, $(awk -F': ' '/model name/ { print $2; exit }' /proc/cpuinfo), Linux $(uname -r)"
+    echo "commit:  $(git describe --always --dirty 2>/dev/null), $("$EVERMESH" --version), load before $(cut -d' ' -f1 /proc/loadavg)"
+    echo "command: $1"
+    echo
+}
