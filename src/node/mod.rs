@@ -2,10 +2,10 @@
 //!
 //! A publish: [`publish`] admits it → the stream's `forwarder` gives it its place and sends it to whoever leads → the leader's
 //! `proposer` makes an entry of everything that waits → consensus → the `replica` folds it → the outcome goes back the way it came.
-//! A read: [`read`] takes the tail that the `replica` shares, or a bounded chunk of the log; where no replica is here, it asks one.
+//! A read: [`read`] takes the tail that the `replica` shares, or a bounded `step` of the log (`scan`); where no replica is here, it asks one.
 //! `lifecycle` starts, `leaving` stops, `failures` tells what ends a node against its will, `placing` opens and closes replicas as the
 //! catalog says, `upkeep` does what leaders owe their streams, `rebuild` makes damaged replicas anew, `lost` tells where that cannot be,
-//! `door` takes what peers ask,//! `disk` knows whose disk is nearly full, `verify` compares replicas.
+//! `door` takes what peers ask, `disk` knows whose disk is nearly full, `verify` compares replicas.
 //! This room may touch `core`, `store` (to open it) and `cluster`.
 
 mod catalog;
@@ -33,7 +33,9 @@ mod read;
 mod rebuild;
 mod remote;
 mod replica;
+mod scan;
 mod seat;
+mod step;
 mod stream;
 mod streams;
 mod types;

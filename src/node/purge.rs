@@ -2,8 +2,8 @@
 
 use super::error::{Error, Result};
 use super::forwarder::rejected;
-use super::read::{Scan, bytes_before, first_since};
 use super::remote::{self, method, refusal};
+use super::scan::{Scan, bytes_before, first_since};
 use super::stream::{Local, Stream};
 use super::types::{Purge, Purged};
 use super::{Inner, Node};
@@ -95,7 +95,7 @@ async fn purge_subject(local: &Local, filter: &SubjectFilter) -> Result<Option<O
     let before_seq = state.last_seq + 1;
     let (mut count, mut bytes) = (0, 0);
     let mut scan = Scan::new(local, state.first_seq, None);
-    while let Some((_, events)) = scan.next().await? {
+    while let Some((_, events)) = scan.next(local).await? {
         let machine = local.replica.machine();
         let events = events.iter().filter(|event| event.seq >= state.first_seq && event.seq < before_seq);
         for event in events.filter(|event| filter.matches(event.subject.as_deref())) {
@@ -159,7 +159,7 @@ async fn fitting(local: &Local, first_seq: u64, last_seq: u64, max_bytes: u64) -
         Scan::new(local, low, start)
     };
     let mut before = scan.place().map_or(0, |place| place.bytes);
-    while let Some((_, events)) = scan.next().await? {
+    while let Some((_, events)) = scan.next(local).await? {
         for event in events {
             if before >= excess {
                 return Ok(event.seq.max(first_seq));

@@ -2,14 +2,15 @@
 
 use super::error::{Error, Result};
 use super::remote::{ReadChunk, Start, Step, method};
+use super::scan::first_since;
+use super::step::{Ahead, Taken, Verdict, read_log};
 use super::stream::{Local, Stream};
 use super::types::{Chunk, Delivery, From, Item, Take};
 use super::{Inner, Node};
 use crate::cluster::mesh::Lane;
-use crate::core::command::Command;
-use crate::core::machine::{Machine, Place};
-use crate::core::{Event, StreamName, SubjectFilter, Time, limits};
-use std::sync::{Arc, OnceLock};
+use crate::core::machine::Place;
+use crate::core::{StreamName, SubjectFilter, Time, limits};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -20,7 +21,7 @@ const START_WAIT: Duration = Duration::from_secs(1);
 /// Longest step that another node waits for us.
 const REMOTE_WAIT: Duration = Duration::from_secs(5);
 
-/// A cursor over one stream. Never holds anything of the log between two steps.
+/// A cursor over one stream. Between two steps it holds at most `limits::READ_AHEAD_BYTES_MAX` of the log.
 pub struct Reader {
     node: Arc<Inner>,
     stream: Arc<Stream>,
@@ -28,6 +29,8 @@ pub struct Reader {
     start: Start,
     /// The entry that holds the cursor's event, and that entry's first seq: where the last step through the log stopped.
     position: Option<Place>,
+    /// What the last step through the log read and did not take.
+    ahead: Option<Ahead>,
     /// Replicas elsewhere that did not answer, in a row.
     failures: usize,
 }
@@ -68,7 +71,7 @@ impl std::convert::From<From> for Start {
 
 impl Reader {
     fn new(node: &Arc<Inner>, stream: Arc<Stream>, start: Start, filter: Option<SubjectFilter>) -> Reader {
-        Reader { node: node.clone(), stream, filter, start, position: None, failures: 0 }
+        Reader { node: node.clone(), stream, filter, start, position: None, ahead: None, failures: 0 }
     }
 
     /// When the stream was created: another time than before means that it was deleted and made anew.
@@ -263,13 +266,18 @@ impl Reader {
             Some(tail) => {
                 let machine = local.replica.machine();
                 for delivery in tail {
-                    if !taken.take(&machine, delivery) {
-                        break;
+                    match taken.verdict(&machine, &delivery.event) {
+                        Verdict::Full => break,
+                        verdict => taken.count(verdict, delivery.event.seq, || delivery.clone()),
                     }
                 }
-                self.position = None;
+                (self.position, self.ahead) = (None, None);
             }
-            None => self.position = read_log(local, &mut taken, self.position).await?,
+            None => {
+                // Taken out: a dropped call must not have moved it.
+                let ahead = self.ahead.take().filter(|ahead| ahead.goes_on(local, cursor));
+                (self.position, self.ahead) = read_log(local, &mut taken, self.position, ahead).await?;
+            }
         }
         let Taken { items, next, .. } = taken;
         Ok(Step { items, next, state })
@@ -337,150 +345,4 @@ impl Inner {
         // Another replica knows better than one that went away under this.
         if reader.went_away(&local) { Err(Error::NoLeader) } else { step }
     }
-}
-
-/// What one step collects.
-struct Taken<'a> {
-    filter: Option<&'a SubjectFilter>,
-    items: Vec<Item>,
-    next: u64,
-    events: usize,
-    bytes: usize,
-}
-
-impl Taken<'_> {
-    /// Takes the next event into account. False: the step is full, and the event was not taken.
-    fn take(&mut self, machine: &Machine, delivery: Arc<Delivery>) -> bool {
-        let Event { seq, ref subject, ref data, .. } = delivery.event;
-        if seq < self.next {
-            return true;
-        }
-        let subject = subject.as_deref();
-        if self.filter.is_none_or(|filter| filter.matches(subject)) {
-            if machine.is_purged(seq, subject) {
-                self.gap(seq);
-            } else if self.events == 0 || (data.len() > self.bytes && !self.items.is_empty()) {
-                return false;
-            } else {
-                self.events -= 1;
-                self.bytes = self.bytes.saturating_sub(data.len());
-                self.items.push(Item::Event(delivery));
-            }
-        }
-        self.next = seq + 1;
-        true
-    }
-
-    fn gap(&mut self, seq: u64) {
-        match self.items.last_mut() {
-            Some(Item::Gap { to, .. }) if *to + 1 == seq => *to = seq,
-            _ => self.items.push(Item::Gap { from: seq, to: seq }),
-        }
-    }
-}
-
-/// Fills a step from the log; gives where the next one may begin.
-async fn read_log(local: &Local, taken: &mut Taken<'_>, position: Option<Place>) -> Result<Option<Place>> {
-    let cursor = taken.next;
-    let mut full = false;
-    let mut scan = Scan::new(local, cursor, position);
-    while let Some((place, events)) = scan.next().await? {
-        let machine = local.replica.machine();
-        for event in events {
-            full = full || !taken.take(&machine, Arc::new(Delivery { event, json: OnceLock::new() }));
-        }
-        drop(machine);
-        if full {
-            return Ok(Some(place));
-        }
-        if scan.bytes >= limits::CHUNK_BYTES_MAX {
-            return Ok(scan.place());
-        }
-    }
-    if taken.next == cursor && taken.items.is_empty() {
-        // What the machine counts as retained is not in the log of this replica: it began later.
-        let first = local.replica.machine().locate(u64::MAX).map_or(cursor + 1, |place| place.seq.max(cursor + 1));
-        taken.items.push(Item::Gap { from: cursor, to: first - 1 });
-        taken.next = first;
-    }
-    Ok(scan.place())
-}
-
-/// Walks the entries of a replica's log in order, from the one that holds `seq` or a little before.
-pub struct Scan<'a> {
-    local: &'a Local,
-    place: Option<Place>,
-    /// Entries that were read and not yet given.
-    read: std::collections::VecDeque<(u64, bytes::Bytes)>,
-    next_index: u64,
-    /// Bytes given so far.
-    pub bytes: usize,
-}
-
-impl<'a> Scan<'a> {
-    /// `position` is used if it is at or before `seq`.
-    pub fn new(local: &'a Local, seq: u64, position: Option<Place>) -> Scan<'a> {
-        let place = position.filter(|place| place.seq <= seq).or_else(|| local.replica.machine().locate(seq));
-        Scan { local, place, read: Default::default(), next_index: place.map_or(0, |place| place.index), bytes: 0 }
-    }
-
-    /// Where the next entry begins.
-    pub fn place(&self) -> Option<Place> {
-        self.place
-    }
-
-    /// The place of the next entry with events, and its events; `None` at the end of what is applied.
-    pub async fn next(&mut self) -> Result<Option<(Place, Vec<Event>)>> {
-        let Some(mut place) = self.place else { return Ok(None) };
-        loop {
-            let Some((index, command)) = self.read.pop_front() else {
-                let read = self.local.group.read_commands(self.next_index, limits::CHUNK_BYTES_MAX / 4).await.map_err(Error::Internal)?;
-                let Some(read) = read else { return Ok(None) };
-                self.next_index = read.next;
-                self.read = read.commands.into();
-                continue;
-            };
-            self.bytes += command.len();
-            let Command::Publish(publish) = Command::decode(command)? else { continue };
-            let skipped = self.local.replica.machine().skipped(index);
-            let events = skipped.events_of(&publish, place.seq)?;
-            if events.is_empty() {
-                continue;
-            }
-            let here = Place { index, ..place };
-            place.index = index + 1;
-            place.seq += events.len() as u64;
-            place.bytes += events.iter().map(Event::bytes).sum::<u64>();
-            self.place = Some(place);
-            return Ok(Some((here, events)));
-        }
-    }
-}
-
-/// The first seq whose event is not older than `time`; one past the end if there is none.
-pub async fn first_since(local: &Local, time: Time) -> Result<u64> {
-    let state = local.replica.current();
-    let place = local.replica.machine().locate_time(time);
-    let mut scan = Scan::new(local, place.map_or(state.first_seq, |place| place.seq), place);
-    while let Some((_, events)) = scan.next().await? {
-        if let Some(event) = events.iter().find(|event| event.time >= time) {
-            return Ok(event.seq.max(state.first_seq));
-        }
-    }
-    Ok(local.replica.current().last_seq + 1)
-}
-
-/// The cumulative bytes of the stream before `seq`.
-pub async fn bytes_before(local: &Local, seq: u64) -> Result<u64> {
-    let mut scan = Scan::new(local, seq, None);
-    let mut before = scan.place().map_or(0, |place| place.bytes);
-    while let Some((_, events)) = scan.next().await? {
-        for event in events {
-            if event.seq >= seq {
-                return Ok(before);
-            }
-            before += event.bytes();
-        }
-    }
-    Ok(before)
 }

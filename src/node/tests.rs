@@ -3,6 +3,7 @@
 mod disk;
 mod failover;
 mod founding;
+mod reading;
 mod rebuild;
 mod replace;
 mod retention;
