@@ -51,12 +51,14 @@ pub(super) struct Merger {
     /// Segments with damage in them: the scrub and readers say it.
     avoided: BTreeSet<u32>,
     under_way: Option<Arc<Merge>>,
+    /// Bytes that may still be read for weighing in this look, so that the keeper's other work does not wait for long.
+    budget: u64,
 }
 
 impl Merger {
     pub fn new(shared: &Arc<Shared>) -> Merger {
         let (rows, weighed) = (HashMap::new(), HashMap::new());
-        Merger { shared: shared.clone(), rows, weighed, avoided: BTreeSet::new(), under_way: None }
+        Merger { shared: shared.clone(), rows, weighed, avoided: BTreeSet::new(), under_way: None, budget: 0 }
     }
 
     /// Looks at all sealed segments, and has the worthiest of them merged, if any are worth it. To be called now and then: a segment
@@ -66,6 +68,7 @@ impl Merger {
             return Ok(());
         }
         self.under_way = None;
+        self.budget = self.shared.options.segment_file_bytes();
         let sealed = self.sealed();
         let rows = self.living_rows(&sealed);
         let weights = sealed.iter().map(|segment| self.weigh(segment, &rows)).collect::<Result<Vec<Weight>, Error>>()?;
@@ -106,44 +109,38 @@ impl Merger {
         rows
     }
 
-    /// Reads what lives in a segment that is small or has died in part, if no more of it dies at present and it is not known.
+    /// What lives in a segment, if no more of it dies at present. It is read for that where it is not known, and the segment is small or
+    /// has died in part: in one that is full and alive there is nothing to gain, and much to read.
     fn weigh(&mut self, segment: &Arc<Segment>, rows: &HashMap<u32, u64>) -> Result<Weight, Error> {
         let (number, now) = (segment.number, rows[&segment.number]);
-        let file_bytes = segment.file.len.load(Relaxed);
+        let (file_bytes, most) = (segment.file.len.load(Relaxed), self.live_max());
+        let weight = |live_bytes| Ok(Weight { file_bytes, live_bytes });
         let is_less = |now: u64, before: u64| now < before - before / 10;
-        let unknown = Weight { file_bytes, live_bytes: None };
-        if self.avoided.contains(&number) || segment.damaged.load(Relaxed) {
-            return Ok(unknown);
-        }
         let settled = self.rows.get(&number).is_some_and(|before| !is_less(now, *before));
-        if now == 0 {
+        if !settled || self.avoided.contains(&number) || segment.damaged.load(Relaxed) {
+            return weight(None);
+        }
+        match self.weighed.get(&number) {
             // It is there for its cuts.
-            return Ok(Weight { file_bytes, live_bytes: settled.then_some(0) });
+            _ if now == 0 => return weight(Some(0)),
+            Some((counted, live_bytes)) if !is_less(now, *counted) => return weight(*live_bytes),
+            None if !is_less(now, segment.rows.load(Relaxed)) && file_bytes > most => return weight(None),
+            _ if self.budget == 0 => return weight(None),
+            _ => {}
         }
-        let (most, mut bytes) = (self.live_max(), 0);
-        let known = match self.weighed.get(&number) {
-            Some((counted, live_bytes)) if !is_less(now, *counted) => Some(*live_bytes),
-            // In one that is full and alive there is nothing to gain, and much to read.
-            None if !is_less(now, segment.rows.load(Relaxed)) && file_bytes > most => Some(None),
-            _ => None,
-        };
-        if !settled {
-            return Ok(unknown);
-        }
-        if let Some(live_bytes) = known {
-            return Ok(Weight { file_bytes, live_bytes });
-        }
+        let mut bytes = 0;
         let whole = self.each_row(&self.pieces(std::slice::from_ref(segment)), |_, _, value| {
             bytes += value.len() as u64;
             bytes <= most
         })?;
+        self.budget = self.budget.saturating_sub(bytes);
         if !whole {
             self.avoided.insert(number);
-            return Ok(unknown);
+            return weight(None);
         }
         let live_bytes = (bytes <= most).then_some(bytes);
         self.weighed.insert(number, (now, live_bytes));
-        Ok(Weight { file_bytes, live_bytes })
+        weight(live_bytes)
     }
 
     /// What lives in these segments, ascending by group and index.

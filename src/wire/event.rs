@@ -77,9 +77,9 @@ pub fn is_json_type(content_type: &str) -> bool {
 pub fn encode_event(event: &core::Event) -> Bytes {
     let mut out = BytesMut::with_capacity(160 + event.data.len());
     out.put_slice(b"{\"seq\":");
-    put_number(&mut out, event.seq);
+    put(&mut out, event.seq);
     out.put_slice(b",\"time\":\"");
-    put_text(&mut out, &Timestamp(event.time).to_string());
+    put(&mut out, Timestamp(event.time));
     out.put_slice(b"\"");
     if let Some(subject) = &event.subject {
         put_string(&mut out, ",\"subject\":", subject);
@@ -100,8 +100,8 @@ fn put_text(out: &mut BytesMut, text: &str) {
     out.put_slice(text.as_bytes());
 }
 
-fn put_number(out: &mut BytesMut, number: u64) {
-    put_text(out, &number.to_string());
+fn put(out: &mut BytesMut, value: impl fmt::Display) {
+    fmt::Write::write_fmt(out, format_args!("{value}")).expect("there is room in memory");
 }
 
 fn put_string(out: &mut BytesMut, key: &str, value: &str) {

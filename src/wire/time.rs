@@ -1,7 +1,7 @@
 //! Points in time as RFC 3339 with microseconds in UTC, and spans of time as people write them: `30s`, `2m`, `1h30m`.
 
 use crate::core::Time;
-use jiff::fmt::temporal::DateTimePrinter;
+use jiff::fmt::{StdFmtWrite, temporal::DateTimePrinter};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use utoipa::ToSchema;
@@ -25,7 +25,7 @@ impl fmt::Display for Timestamp {
         // A time outside what a calendar holds cannot come from a clock; it is shown as the nearest one that can.
         let (min, max) = (jiff::Timestamp::MIN.as_second() * 1_000_000, jiff::Timestamp::MAX.as_second() * 1_000_000);
         let at = jiff::Timestamp::from_microsecond(self.0.0.clamp(min, max)).expect("clamped to what it holds");
-        f.write_str(&PRINTER.timestamp_to_string(&at))
+        PRINTER.print_timestamp(&at, StdFmtWrite(f)).map_err(|_| fmt::Error)
     }
 }
 
