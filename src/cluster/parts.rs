@@ -2,7 +2,7 @@
 
 use super::encoding;
 use super::mesh::BODY_BYTES_MAX;
-use crate::core::codec::{Corrupt, Reader, Writer};
+use crate::core::codec::{Corrupt, Writer};
 use crate::core::limits::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PART_BYTES, SNAPSHOTS_BYTES_MAX};
 use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
@@ -45,7 +45,7 @@ impl Part {
         let part = Part { group, hash, offset, total, bytes: r.rest() };
         let end = offset.checked_add(part.bytes.len() as u64);
         if part.bytes.is_empty() || end.is_none_or(|end| end > total) || total > SNAPSHOT_BYTES_MAX as u64 {
-            return Err(Reader::new("a part of a snapshot", Bytes::new()).corrupt("it is empty, or beyond its end or its bound"));
+            return Err(Corrupt { what: "a part of a snapshot", why: "it is empty, or beyond its end or its bound" });
         }
         Ok(part)
     }

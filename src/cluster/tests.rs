@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 
 /// Keeps every command that it folded.
 #[derive(Default)]
-struct Kept(Mutex<Vec<Bytes>>);
+pub(super) struct Kept(pub(super) Mutex<Vec<Bytes>>);
 
 impl Fold for Kept {
     fn apply(&self, _index: u64, command: Bytes) -> Result<Response, Corrupt> {

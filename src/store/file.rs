@@ -118,9 +118,7 @@ impl DbFile {
         before: impl FnOnce() -> Result<(), Error>,
     ) -> Result<DbFile, Error> {
         let unfinished = self.unfinished();
-        let backend = self.counted(self.place.files.create(&unfinished)?)?;
-        let db = Builder::new().set_cache_size(self.caches[0]).create_with_backend(backend).map_err(Error::db(&self.name))?;
-        format::bring_up(&db, &self.name, self.kind, true)?;
+        let db = self.make(&unfinished, &self.len, self.caches[0])?;
         if let Some(mut ledger) = ledger {
             commit(&db, |txn| write_ledger(txn, &mut ledger, fill)).map_err(Error::db(&self.name))?;
             *self.ledger() = Some(ledger);
@@ -174,7 +172,7 @@ impl DbFile {
     }
 
     fn make_writable(&self, upgrading: Upgrading<'_>) -> Result<(), Error> {
-        let backend = self.counted(self.place.files.open(&self.name)?)?;
+        let backend = self.counted(self.place.files.open(&self.name)?, &self.len)?;
         if self.len.load(Relaxed) == 0 {
             return Err(Error::broken(&self.name, "it is empty"));
         }
@@ -204,8 +202,8 @@ impl DbFile {
         Builder::new().set_cache_size(self.caches[1]).open_read_only_with_backend(backend)
     }
 
-    fn counted(&self, backend: Box<dyn redb::StorageBackend>) -> Result<Counted, Error> {
-        Counted::new(backend, self.place.counters.clone(), self.len.clone()).map_err(Error::io("measuring a file"))
+    fn counted(&self, backend: Box<dyn redb::StorageBackend>, len: &Arc<AtomicU64>) -> Result<Counted, Error> {
+        Counted::new(backend, self.place.counters.clone(), len.clone()).map_err(Error::io("measuring a file"))
     }
 
     fn whose(&self) -> Whose {
@@ -271,10 +269,7 @@ impl DbFile {
     /// Begins a file that is to take this one's place.
     pub fn begin_replacement(&self) -> Result<Replacement, Error> {
         let (name, len) = (self.unfinished(), Arc::new(AtomicU64::new(0)));
-        let backend = Counted::new(self.place.files.create(&name)?, self.place.counters.clone(), len.clone());
-        let backend = backend.map_err(Error::io("measuring a file"))?;
-        let db = Builder::new().set_cache_size(self.caches[1]).create_with_backend(backend).map_err(Error::db(&name))?;
-        format::bring_up(&db, &name, self.kind, true)?;
+        let db = self.make(&name, &len, self.caches[1])?;
         Ok(Replacement { db, name, place: self.place.clone(), len })
     }
 
@@ -293,6 +288,14 @@ impl DbFile {
         self.place.files.remove(&self.unfinished())?;
         self.place.counters.file_bytes.fetch_sub(len, Relaxed);
         Ok(())
+    }
+
+    /// Makes a file of this kind with the tables of today's format; its length is kept in `len`.
+    fn make(&self, name: &str, len: &Arc<AtomicU64>, cache: usize) -> Result<Database, Error> {
+        let backend = self.counted(self.place.files.create(name)?, len)?;
+        let db = Builder::new().set_cache_size(cache).create_with_backend(backend).map_err(Error::db(name))?;
+        format::bring_up(&db, name, self.kind, true)?;
+        Ok(db)
     }
 
     fn unfinished(&self) -> String {

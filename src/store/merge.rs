@@ -18,7 +18,7 @@ use super::manifest::Manifest;
 use super::meta::SegmentTables;
 use super::queue::{Kind, Op};
 use super::segments::{Segment, cuts_of};
-use super::shared::Shared;
+use super::shared::{Piece, Shared};
 use super::tables::{CUTS, LOG, get_row};
 use super::worth::{Weight, worthiest};
 use super::writer::Writer;
@@ -98,13 +98,8 @@ impl Merger {
 
     fn living_rows(&self, sealed: &[Arc<Segment>]) -> HashMap<u32, u64> {
         let mut rows: HashMap<u32, u64> = sealed.iter().map(|segment| (segment.number, 0)).collect();
-        let cells: Vec<_> = self.shared.cells().values().cloned().collect();
-        for cell in cells {
-            for span in &cell.state().spans {
-                if let Some(rows) = rows.get_mut(&span.segment.number) {
-                    *rows += span.last - span.first + 1;
-                }
-            }
+        for piece in self.shared.pieces(|segment| rows.contains_key(&segment.number)) {
+            *rows.entry(piece.segment.number).or_default() += piece.last - piece.first + 1;
         }
         rows
     }
@@ -129,7 +124,7 @@ impl Merger {
             _ => {}
         }
         let mut bytes = 0;
-        let whole = self.each_row(&self.pieces(std::slice::from_ref(segment)), |_, _, value| {
+        let whole = self.each_row(&self.shared.pieces(|other| Arc::ptr_eq(other, segment)), |_, _, value| {
             bytes += value.len() as u64;
             bytes <= most
         })?;
@@ -143,34 +138,22 @@ impl Merger {
         weight(live_bytes)
     }
 
-    /// What lives in these segments, ascending by group and index.
-    fn pieces(&self, run: &[Arc<Segment>]) -> Vec<Piece> {
-        let mut cells: Vec<_> = self.shared.cells().values().cloned().collect();
-        cells.sort_unstable_by_key(|cell| cell.id);
-        let mut pieces = Vec::new();
-        for cell in cells {
-            let state = cell.state();
-            let inside = state.spans.iter().filter(|span| run.iter().any(|segment| Arc::ptr_eq(segment, &span.segment)));
-            pieces.extend(inside.map(|span| Piece { group: cell.id, segment: span.segment.clone(), first: span.first, last: span.last }));
-        }
-        pieces
-    }
-
     /// Gives group, index and value of each row of the pieces, in order, until told to stop; in short read transactions. False: one is
     /// not whole.
     fn each_row(&self, pieces: &[Piece], mut work: impl FnMut(u64, u64, &[u8]) -> bool) -> Result<bool, Error> {
         for piece in pieces {
+            let group = piece.cell.id;
             let (mut next, mut stopped) = (piece.first, false);
             while next <= piece.last && !stopped {
                 let read = self.shared.segments.read(&piece.segment, |txn| {
                     let mut bytes = 0;
-                    for row in txn.open_table(LOG)?.range((piece.group, next)..=(piece.group, piece.last))? {
+                    for row in txn.open_table(LOG)?.range((group, next)..=(group, piece.last))? {
                         let (key, value) = row?;
                         let index = key.value().1;
-                        if index != next || get_row(piece.group, index, value.value()).is_err() {
+                        if index != next || get_row(group, index, value.value()).is_err() {
                             return Ok(false);
                         }
-                        stopped = !work(piece.group, index, value.value());
+                        stopped = !work(group, index, value.value());
                         next += 1;
                         bytes += value.value().len();
                         if stopped || bytes >= STEP_BYTES {
@@ -195,7 +178,8 @@ impl Merger {
     /// Makes the file that takes the run's place, and asks the writer to put it there.
     fn merge(&mut self, run: Vec<Arc<Segment>>) -> Result<(), Error> {
         let Some(target) = run.last() else { return Ok(()) };
-        let (pieces, mut making) = (self.pieces(&run), target.file.begin_replacement()?);
+        let is_in = |segment: &Arc<Segment>| run.iter().any(|one| Arc::ptr_eq(one, segment));
+        let (pieces, mut making) = (self.shared.pieces(is_in), target.file.begin_replacement()?);
         let (mut rows, mut bytes, mut written) = (Vec::new(), 0, Ok(()));
         let whole = self.each_row(&pieces, |group, index, value| {
             bytes += value.len();
@@ -246,21 +230,13 @@ impl Merger {
     }
 }
 
-/// A group's living rows in one segment.
-struct Piece {
-    group: u64,
-    segment: Arc<Segment>,
-    first: u64,
-    last: u64,
-}
-
 /// The pieces as a manifest has them: of each group one row of indexes, since a log has no holes.
 fn ranges(pieces: &[Piece]) -> Vec<(u64, u64, u64)> {
     let mut ranges: Vec<(u64, u64, u64)> = Vec::new();
     for piece in pieces {
         match ranges.last_mut() {
-            Some((group, _, last)) if *group == piece.group && *last + 1 == piece.first => *last = piece.last,
-            _ => ranges.push((piece.group, piece.first, piece.last)),
+            Some((group, _, last)) if *group == piece.cell.id && *last + 1 == piece.first => *last = piece.last,
+            _ => ranges.push((piece.cell.id, piece.first, piece.last)),
         }
     }
     ranges

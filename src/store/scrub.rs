@@ -49,8 +49,7 @@ impl Scrub {
                     return self.pause();
                 }
                 None => {
-                    let last = self.shared.segments.last();
-                    self.segments = last.map(|last| self.shared.segments.before(last.number)).unwrap_or_default().into();
+                    self.segments = self.shared.segments.before(self.shared.segments.newest()).into();
                     self.began = true;
                 }
             }
@@ -58,15 +57,8 @@ impl Scrub {
     }
 
     fn groups_in(&self, segment: &Arc<Segment>) -> VecDeque<(Arc<Cell>, u64, u64)> {
-        let mut cells: Vec<_> = self.shared.cells().values().cloned().collect();
-        cells.sort_unstable_by_key(|cell| cell.id);
-        let mut groups = VecDeque::new();
-        for cell in cells {
-            let state = cell.state();
-            let spans = state.spans.iter().filter(|span| Arc::ptr_eq(&span.segment, segment));
-            groups.extend(spans.map(|span| (cell.clone(), span.first, span.last)));
-        }
-        groups
+        let pieces = self.shared.pieces(|other| Arc::ptr_eq(other, segment)).into_iter();
+        pieces.map(|piece| (piece.cell, piece.first, piece.last)).collect()
     }
 
     fn read(&mut self, cell: Arc<Cell>, from: u64, last: u64) -> Duration {

@@ -84,10 +84,6 @@ impl Segments {
         self.newest.load(Relaxed)
     }
 
-    pub fn last(&self) -> Option<Arc<Segment>> {
-        self.map().last_key_value().map(|(_, segment)| segment.clone())
-    }
-
     /// The segment that has a file of this name, if it gets no more rows.
     pub fn sealed(&self, file: &str) -> Option<Arc<Segment>> {
         let number = segment_number(file)?;

@@ -3,7 +3,7 @@
 use super::cell::{Cell, State};
 use super::file::DbFile;
 use super::queue::{Kind, Op, Queue};
-use super::segments::Segments;
+use super::segments::{Segment, Segments};
 use super::space::Gauge;
 use super::{Done, Error, Fences, Options};
 use bytes::Bytes;
@@ -11,6 +11,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::watch;
+
+/// The entries `first..=last` of a group, which lie in a segment.
+pub(super) struct Piece {
+    pub cell: Arc<Cell>,
+    pub segment: Arc<Segment>,
+    pub first: u64,
+    pub last: u64,
+}
 
 pub(super) struct Shared {
     pub options: Options,
@@ -49,6 +57,24 @@ impl Shared {
 
     pub fn cells(&self) -> MutexGuard<'_, HashMap<u64, Arc<Cell>>> {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What lives in these segments, ascending by group and index.
+    pub fn pieces(&self, inside: impl Fn(&Arc<Segment>) -> bool) -> Vec<Piece> {
+        let mut cells: Vec<_> = self.cells().values().cloned().collect();
+        cells.sort_unstable_by_key(|cell| cell.id);
+        let mut pieces = Vec::new();
+        for cell in cells {
+            let state = cell.state();
+            let spans = state.spans.iter().filter(|span| inside(&span.segment));
+            pieces.extend(spans.map(|span| Piece {
+                cell: cell.clone(),
+                segment: span.segment.clone(),
+                first: span.first,
+                last: span.last,
+            }));
+        }
+        pieces
     }
 
     pub fn cell(&self, id: u64) -> Arc<Cell> {

@@ -128,14 +128,8 @@ impl Writer {
     /// What is in the active segment, to be kept when it gets no more rows.
     fn manifest(&self) -> Result<Manifest, Error> {
         let cuts = self.active.file.read(cuts_of)?.ok_or(Error::Closed)?;
-        let mut cells: Vec<_> = self.shared.cells().values().cloned().collect();
-        cells.sort_unstable_by_key(|cell| cell.id);
-        let mut rows = Vec::new();
-        for cell in cells {
-            let state = cell.state();
-            let spans = state.spans.iter().filter(|span| Arc::ptr_eq(&span.segment, &self.active));
-            rows.extend(spans.map(|span| (cell.id, span.first, span.last)));
-        }
+        let pieces = self.shared.pieces(|segment| Arc::ptr_eq(segment, &self.active)).into_iter();
+        let rows = pieces.map(|piece| (piece.cell.id, piece.first, piece.last)).collect();
         Ok(Manifest { commits: self.active.file.commits(), rows, cuts })
     }
 

@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::cluster::mesh::{Handler, Identity, Options, Reply, Secret};
-use crate::cluster::{Elected, Fold, Group, Response, Timers};
-use crate::core::codec::Corrupt as Bad;
+use crate::cluster::tests::Kept;
+use crate::cluster::{Elected, Group, Timers};
 use crate::store::{self, Store};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,27 +22,6 @@ const QUICK: Timers = Timers { heartbeat: 50, election_min: 200, election_max: 3
 /// A peer that is silent is down after this, where a test is about silence; elsewhere nobody is, however busy the machine.
 const SILENT: Duration = Duration::from_millis(500);
 const NEVER_SILENT: Duration = Duration::from_secs(15);
-
-/// Keeps every command that it folded.
-#[derive(Default)]
-struct Kept(Mutex<Vec<Bytes>>);
-
-impl Fold for Kept {
-    fn apply(&self, _index: u64, command: Bytes) -> Result<Response, Bad> {
-        self.0.lock().unwrap().push(command);
-        Ok(Response::None)
-    }
-
-    fn encode(&self) -> Bytes {
-        Bytes::new()
-    }
-
-    fn restore(&self, _state: Bytes) -> Result<(), Bad> {
-        Ok(())
-    }
-
-    fn forget_through(&self, _index: u64) {}
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
