@@ -74,6 +74,7 @@ pub async fn run(args: Args, world: World) -> Result {
         start: settings.start,
         auto_create_streams: settings.auto_create_streams,
         timers: Default::default(),
+        sleep_after: settings.sleep_after,
         peer_protocol_max: settings.peer_protocol_max,
         store: crate::node::StoreOptions { disk_reserve_bytes: settings.disk_reserve, ..Default::default() },
         world,

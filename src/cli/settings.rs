@@ -6,11 +6,12 @@
 
 use super::failure::{Failure, Result, io};
 use super::stream::whole_size;
-use crate::core::NodeName;
+use crate::core::{NodeName, limits};
 use crate::node::Start;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The file that remembers a node's settings, in its data folder.
 pub const FILE_NAME: &str = "evermesh.toml";
@@ -85,6 +86,12 @@ pub struct Settings {
     #[arg(long, env = "EVERMESH_DISK_RESERVE", value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_reserve: Option<String>,
+
+    /// Seconds until a stream sleeps to which nothing happens; it wakes by itself, in some milliseconds. 0: never [default: 30]
+    #[arg(long, env = "EVERMESH_SLEEP_AFTER", value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sleep_after: Option<u32>,
+
     /// Speak no newer version of the peer protocol than this: to try a rolling upgrade [default: the newest]
     #[arg(long, env = "EVERMESH_PEER_PROTOCOL_MAX", value_name = "N", hide = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,6 +128,8 @@ pub struct Resolved {
     pub auto_create_streams: bool,
     /// In bytes.
     pub disk_reserve: Option<u64>,
+    /// `None`: streams never sleep.
+    pub sleep_after: Option<Duration>,
     pub peer_protocol_max: Option<u16>,
     pub log_format: LogFormat,
 }
@@ -145,6 +154,7 @@ impl Settings {
             insecure: self.insecure.or(other.insecure),
             auto_create_streams: self.auto_create_streams.or(other.auto_create_streams),
             disk_reserve: self.disk_reserve.or(other.disk_reserve),
+            sleep_after: self.sleep_after.or(other.sleep_after),
             peer_protocol_max: self.peer_protocol_max.or(other.peer_protocol_max),
             log_format: self.log_format.or(other.log_format),
         }
@@ -218,6 +228,11 @@ impl Settings {
             insecure: self.insecure.unwrap_or(false),
             auto_create_streams: self.auto_create_streams.unwrap_or(false),
             disk_reserve: disk_reserve.transpose().map_err(|why| Failure::usage(format!("--disk-reserve: {why}")))?,
+            sleep_after: match self.sleep_after.map(u64::from) {
+                Some(0) => None,
+                Some(seconds) => Some(Duration::from_secs(seconds)),
+                None => Some(Duration::from_millis(limits::SLEEP_AFTER_MS)),
+            },
             peer_protocol_max: self.peer_protocol_max,
             log_format: self.log_format.unwrap_or_default(),
         })
@@ -262,7 +277,15 @@ mod tests {
             assert!(values.iter().any(|value| Settings::parse(&text(value)).is_ok()), "the file knows no {key}");
             keys += 1;
         }
-        assert_eq!(keys, 15);
+        assert_eq!(keys, 16);
+    }
+
+    #[test]
+    fn streams_sleep_unless_that_is_switched_off() {
+        let sleep_after = |args: &[&str]| flags(&[&["--data", "x"], args].concat()).resolve(None).unwrap().sleep_after;
+        assert_eq!(sleep_after(&[]), Some(Duration::from_millis(limits::SLEEP_AFTER_MS)));
+        assert_eq!(sleep_after(&["--sleep-after", "5"]), Some(Duration::from_secs(5)));
+        assert_eq!(sleep_after(&["--sleep-after", "0"]), None);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub enum Cause {
     Evidence,
     /// The leader before handed over.
     Transfer,
+    /// Its replicas had been closed, or their nodes had been down.
+    Opened,
     /// Nothing had come from a leader for too long.
     Timer,
 }
@@ -58,6 +60,12 @@ impl Called {
     /// The verdict is that this replica stands in the place of a leader that was seen gone at `since`.
     pub fn verdict(&self, since: Instant) {
         self.set(Call { cause: Cause::Evidence, at: Instant::now(), since });
+    }
+
+    /// No replica that was just opened, here or elsewhere, knows of a leader.
+    pub fn opened(&self) {
+        let now = Instant::now();
+        self.set(Call { cause: Cause::Opened, at: now, since: now });
     }
 
     fn set(&self, call: Call) {
@@ -109,6 +117,7 @@ impl Elections {
 pub struct ElectionsSeen {
     pub by_evidence: AtomicU64,
     pub by_transfer: AtomicU64,
+    pub by_opening: AtomicU64,
     pub by_timer: AtomicU64,
     /// From seeing a leader gone to the verdict that this node stands in its place.
     pub verdict: Times,
@@ -125,6 +134,7 @@ impl ElectionsSeen {
         let counter = match cause {
             Cause::Evidence => &self.by_evidence,
             Cause::Transfer => &self.by_transfer,
+            Cause::Opened => &self.by_opening,
             Cause::Timer => &self.by_timer,
         };
         counter.fetch_add(1, Relaxed);

@@ -105,6 +105,14 @@ pub struct Checked {
     pub damage: Option<String>,
 }
 
+/// The end of a replica's log; of two the greater is the better candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Candidacy {
+    pub term: u64,
+    pub leader: u64,
+    pub index: u64,
+}
+
 /// Why a group, or with it the node, cannot go on.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -246,6 +254,27 @@ impl Group {
                 tracing::debug!(group = group.inner.id, %error, "this replica could not stand for election");
             }
         });
+    }
+
+    /// The end of the log that this replica would bring into an election, in the order in which voters judge it; `None` where it must not
+    /// stand, or has no vote.
+    pub async fn candidacy(&self) -> Option<Candidacy> {
+        let state = self.inner.raft.with_raft_state(|state| {
+            let votes = state.membership_state.effective().membership().voter_ids().collect::<BTreeSet<u64>>();
+            (votes, state.log_ids.last().copied())
+        });
+        let (votes, last) = timeout(STANDING_WAIT, state).await.ok()?.ok()?;
+        let is_quiet = self.inner.quiet_until.is_some_and(|until| last.is_none_or(|last| last.index() < until));
+        let last = last.filter(|_| votes.contains(&self.inner.node) && !is_quiet)?;
+        Some(Candidacy { term: last.committed_leader_id().term, leader: last.committed_leader_id().node_id, index: last.index() })
+    }
+
+    /// Stands for election, where no voter has heard of a leader of late.
+    pub async fn stand_up(&self) {
+        self.inner.called.opened();
+        if let Err(error) = self.inner.raft.trigger().elect(true).await {
+            tracing::debug!(group = self.inner.id, %error, "this replica could not stand for election");
+        }
     }
 
     /// A leader hands over.
@@ -397,7 +426,7 @@ impl Group {
 
     /// Stops taking part. What is acknowledged is durable already; the checkpoint only shortens the next start.
     pub async fn close(&self) {
-        if let Err(error) = self.inner.folded.save_checkpoint() {
+        if let Err(error) = self.inner.folded.save_checkpoint_at_closing() {
             tracing::warn!(group = self.inner.id, %error, "no checkpoint at closing");
         }
         self.shut_down().await;

@@ -58,6 +58,10 @@ struct Inner {
     open: RwLock<HashMap<u64, Group>>,
     elections: Elections,
     parts: Parts,
+    /// Groups that a peer called and that are not open.
+    missed: mpsc::Sender<u64>,
+    /// Taken by the one who opens them.
+    missing: Mutex<Option<mpsc::Receiver<u64>>>,
     statements: mpsc::Sender<Heard>,
     /// Taken by the one who considers them.
     heard: Mutex<Option<mpsc::Receiver<Heard>>>,
@@ -67,7 +71,10 @@ impl Groups {
     /// Groups that end by themselves are told to `ended`.
     pub fn new(store: Store, timers: Timers, ended: mpsc::Sender<Ended>) -> Groups {
         let (statements, heard) = mpsc::channel(limits::STATEMENTS_WAITING_MAX);
+        let (missed, missing) = mpsc::channel(limits::MISSED_GROUPS_MAX);
         let inner = Inner {
+            missed,
+            missing: Mutex::new(Some(missing)),
             store,
             mesh: OnceLock::new(),
             timers,
@@ -87,6 +94,11 @@ impl Groups {
         let mesh = self.inner.mesh.get().expect("set before the peers are watched").clone();
         let heard = self.inner.heard.lock().expect("nobody panics while holding it").take().expect("called once");
         evidence::run(self.clone(), mesh, node, heard)
+    }
+
+    /// Told of every group that a peer calls and that is not open here, perhaps many times. Once.
+    pub fn missed(&self) -> mpsc::Receiver<u64> {
+        self.inner.missing.lock().expect("nobody panics while holding it").take().expect("called once")
     }
 
     /// Told whenever a replica of this node becomes a leader.
@@ -162,8 +174,14 @@ impl Groups {
 
     fn find<T>(&self, decoded: Result<(u64, T), crate::core::codec::Corrupt>) -> Result<(Group, T), (u16, String)> {
         let (id, value) = decoded.map_err(|error| (refusal::MALFORMED, error.to_string()))?;
-        let group = self.get(id).ok_or_else(|| (refusal::NO_GROUP, format!("group {id} is not open here")))?;
-        Ok((group, value))
+        match self.get(id) {
+            Some(group) => Ok((group, value)),
+            None => {
+                // Where too many wait, the peer calls again.
+                let _ = self.inner.missed.try_send(id);
+                Err((refusal::NO_GROUP, format!("group {id} is not open here")))
+            }
+        }
     }
 
     fn append(&self, body: Bytes, reply: Reply) -> Result<(), (Reply, u16, String)> {

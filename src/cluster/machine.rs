@@ -157,6 +157,15 @@ impl Folded {
         if applied == self.shared.group.checkpoints().last().copied() { Ok(()) } else { self.save_checkpoint() }
     }
 
+    /// Writes a checkpoint where the next opening would have much to fold again without it.
+    pub fn save_checkpoint_at_closing(&self) -> io::Result<()> {
+        let much = {
+            let position = self.position();
+            position.bytes >= limits::REPLAY_BYTES || position.entries >= limits::REPLAY_ENTRIES
+        };
+        if much { self.save_checkpoint() } else { Ok(()) }
+    }
+
     /// What was applied up to `index`; `None` where that is not applied yet, too long ago, or not known.
     pub fn point_at(&self, index: u64) -> Option<Point> {
         self.recent().at(index)

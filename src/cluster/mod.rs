@@ -28,7 +28,7 @@ mod tests;
 pub use chain::Point;
 pub use elections::{Cause, Elected, ElectionsSeen, STAGE_BOUNDS_MS, Times};
 pub use encoding::encode_followed_vote;
-pub use group::{Checked, Commands, Ended, Failure, Group, NotProposed, Progress, Timers};
+pub use group::{Candidacy, Checked, Commands, Ended, Failure, Group, NotProposed, Progress, Timers};
 pub use groups::{Groups, refusal};
 pub use leadership::{Leadership, changed_within};
 pub use machine::{Fold, Folded};

@@ -242,6 +242,19 @@ pub const HASHES_KEPT_MAX: usize = 1_024;
 pub const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
 /// Entries applied between two checkpoints.
 pub const CHECKPOINT_ENTRIES: u64 = 100_000;
+/// Payload bytes that a group which is closed in good order leaves to be folded again, without a checkpoint …
+pub const REPLAY_BYTES: u64 = 1024 * 1024;
+/// … and entries.
+pub const REPLAY_ENTRIES: u64 = 256;
+/// Groups that peers called, and that were not open, which wait to be opened.
+pub const MISSED_GROUPS_MAX: usize = 16_384;
+/// How long nothing happens to a stream before it sleeps, by default, in milliseconds …
+pub const SLEEP_AFTER_MS: u64 = 30_000;
+/// … while so many replicas are awake on its leader's node; with more it is shorter, in proportion …
+pub const AWAKE_MAX: usize = 200;
+/// … down to this.
+pub const SLEEP_AFTER_LEAST_MS: u64 = 1_000;
+const _: () = assert!(SLEEP_AFTER_LEAST_MS < SLEEP_AFTER_MS);
 const _: () = assert!(ENTRY_BYTES_MAX <= COMMIT_BYTES_MAX);
 const _: () = assert!(COMMIT_BYTES_MAX + PENDING_BYTES_MAX < QUEUED_BYTES_MAX);
 const _: () = assert!(GROUP_TAIL_BYTES <= TAILS_BYTES);

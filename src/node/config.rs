@@ -36,6 +36,8 @@ pub struct Config {
     /// Whether the first publish to an unknown stream creates it.
     pub auto_create_streams: bool,
     pub timers: Timers,
+    /// How long nothing happens to a stream before its replicas are closed until somebody needs them; `None`: they stay open.
+    pub sleep_after: Option<std::time::Duration>,
     /// The newest version of the peer protocol to speak, to pass for an older build; `None`: the newest that this build knows.
     pub peer_protocol_max: Option<u16>,
     pub store: store::Options,

@@ -8,6 +8,7 @@ use super::metrics::HandOver;
 use super::proposer::Sink;
 use super::purge::purge_here;
 use super::remote::{self, Forward, ReadChunk, method, refusal};
+use super::sleep;
 use super::streams::Status;
 use crate::cluster::mesh::{Handler, Peer, Reply};
 use crate::cluster::{Groups, NotOut, method as consensus};
@@ -65,17 +66,26 @@ fn forward(node: &Arc<Inner>, from: Peer, body: Bytes, reply: Reply) {
         Ok(_) => return reply.refuse(refusal::NOT_ACCEPTED, "a request does not decode"),
         Err(error) => return reply.refuse(refusal::NOT_ACCEPTED, &error.to_string()),
     };
-    match node.stream_of_group(forward.group).and_then(|stream| stream.local()) {
-        Some(local) => local.proposer.submit(from.node, forward, Sink::Peer(reply)),
-        None => reply.refuse(refusal::NOT_LEADER, ""),
+    let Some(stream) = node.stream_of_group(forward.group) else { return reply.refuse(refusal::NOT_LEADER, "") };
+    match stream.local() {
+        Some(local) => {
+            stream.touch();
+            local.proposer.submit(from.node, forward, Sink::Peer(reply));
+        }
+        None => {
+            node.call(&stream);
+            reply.refuse(refusal::NOT_LEADER, "");
+        }
     }
 }
 
 /// Takes the asking node out of a group that this one leads: its replica there is damaged.
 async fn count_out(node: Arc<Inner>, from: Peer, body: Bytes, reply: Reply) {
-    let Some(group) = remote::decode_number(body).ok().and_then(|id| node.groups.get(id)) else {
-        return reply.refuse(refusal::NOT_LEADER, "");
+    let group = match remote::decode_number(body) {
+        Ok(group) => node.open_group(group).await,
+        Err(_) => None,
     };
+    let Some(group) = group else { return reply.refuse(refusal::NOT_LEADER, "") };
     let alive = node.alive();
     let voters = group.voters();
     let others: BTreeSet<u64> = voters.intersection(&alive).copied().filter(|id| *id != from.node).collect();
@@ -101,10 +111,10 @@ async fn answer(node: Arc<Inner>, from: Peer, number: u16, body: Bytes, reply: R
         method::PROPOSE_CATALOG => propose_catalog(&node, body).await,
         method::READ_INDEX => read_index(&node, body).await,
         method::READ_CHUNK => read_chunk(&node, body).await,
-        method::STREAM_STATUS => stream_status(&node, body),
+        method::STREAM_STATUS => stream_status(&node, body).await,
         method::MOVE_LEADER => move_leader(&node, body).await,
         method::PURGE => purge(&node, body).await,
-        method::REPLICA => remote::decode_number(body).map(|group| node.replica_here(group).encode()).map_err(Error::from),
+        method::REPLICA => replica(&node, body),
         method::HEALTH => {
             let (damaged, rebuilding) = node.rebuilds.counts();
             Ok(remote::encode_health(damaged, rebuilding))
@@ -114,6 +124,8 @@ async fn answer(node: Arc<Inner>, from: Peer, number: u16, body: Bytes, reply: R
         method::COMPARE => super::verify::compare(&node, body).await,
         method::REREAD => super::verify::reread(&node, body).await,
         method::LEAVING => leaving(&node, from),
+        method::SLEEP => sleep::asked_to_sleep(&node, from.node, body).await,
+        method::WAKE => sleep::asked_to_wake(&node, body).await,
         _ => Err(Error::Internal(format!("no such method: {number}"))),
     };
     match answer {
@@ -131,8 +143,8 @@ async fn propose_catalog(node: &Inner, body: Bytes) -> Answer {
     Ok(encode_answer(&outcome, upto))
 }
 
-async fn read_index(node: &Inner, body: Bytes) -> Answer {
-    let group = node.groups.get(remote::decode_number(body)?).ok_or(Error::NoLeader)?;
+async fn read_index(node: &Arc<Inner>, body: Bytes) -> Answer {
+    let group = node.open_group(remote::decode_number(body)?).await.ok_or(Error::NoLeader)?;
     let upto = group.confirm_leadership().await.map_err(|_| Error::NoLeader)?;
     Ok(remote::encode_number(upto))
 }
@@ -142,15 +154,27 @@ async fn read_chunk(node: &Arc<Inner>, body: Bytes) -> Answer {
     Ok(step.encode())
 }
 
-fn stream_status(node: &Inner, body: Bytes) -> Answer {
+async fn stream_status(node: &Arc<Inner>, body: Bytes) -> Answer {
     let stream = node.stream_of_group(remote::decode_number(body)?).ok_or(Error::NoLeader)?;
-    Ok(Status::of(&stream.local().ok_or(Error::NoLeader)?).encode())
+    if let Some(asleep) = node.status_asleep(&stream) {
+        return Ok(asleep.encode());
+    }
+    Ok(Status::of(&node.awake(&stream).await.ok_or(Error::NoLeader)?).encode())
 }
 
-async fn move_leader(node: &Inner, body: Bytes) -> Answer {
+/// A leader that asks waits for the replica here to take part.
+fn replica(node: &Arc<Inner>, body: Bytes) -> Answer {
+    let group = remote::decode_number(body)?;
+    if let Some(stream) = node.stream_of_group(group) {
+        node.call(&stream);
+    }
+    Ok(node.replica_here(group).encode())
+}
+
+async fn move_leader(node: &Arc<Inner>, body: Bytes) -> Answer {
     let mut r = remote::reader("a leader transfer", body)?;
     let (group, to) = (r.u64()?, r.u64()?);
-    let local = node.stream_of_group(group).and_then(|stream| stream.local()).ok_or(Error::NoLeader)?;
+    let local = node.awake_group(group).await.ok_or(Error::NoLeader)?;
     let leader = node.hand_over(&local, (to != 0).then_some(to), HandOver::Asked).await?;
     Ok(remote::encode_number(leader))
 }
@@ -160,8 +184,8 @@ fn leaving(node: &Inner, from: Peer) -> Answer {
     Ok(Bytes::new())
 }
 
-async fn purge(node: &Inner, body: Bytes) -> Answer {
+async fn purge(node: &Arc<Inner>, body: Bytes) -> Answer {
     let (group, purge) = remote::decode_purge(body)?;
-    let local = node.stream_of_group(group).and_then(|stream| stream.local()).ok_or(Error::NoLeader)?;
+    let local = node.awake_group(group).await.ok_or(Error::NoLeader)?;
     Ok(remote::encode_purged(&purge_here(&local, &purge).await?))
 }

@@ -53,7 +53,8 @@ fn histogram(text: &mut String, name: &str, label: &str, bounds: impl Iterator<I
 
 fn elections(text: &mut String, node: &Inner) {
     let seen = node.groups.elections();
-    let causes = [("evidence", &seen.by_evidence), ("transfer", &seen.by_transfer), ("timer", &seen.by_timer)];
+    let causes =
+        [("evidence", &seen.by_evidence), ("transfer", &seen.by_transfer), ("opened", &seen.by_opening), ("timer", &seen.by_timer)];
     let causes = causes.map(|(cause, count)| (cause, count.load(Relaxed)));
     by_cause(text, "elections_won", "Leaderships that replicas of this node came to, by cause", causes);
     let handed_over = HandOver::ALL.iter().zip(&node.metrics.handed_over).map(|((_, cause), count)| (*cause, count.get()));

@@ -34,6 +34,8 @@ const CALL_REQUESTS_MAX: usize = 256;
 const CALL_BYTES_MAX: usize = limits::REQUEST_BYTES_MAX;
 /// Longest wait for a call's answer: the peer's failure is noticed by the mesh long before.
 const CALL_WAIT: Duration = Duration::from_secs(5);
+/// So many times a replica here is waited for before the others are tried.
+const OPENING_TRIES: usize = 4;
 /// Pauses before trying again when nothing else tells that it is worth it.
 const PAUSES_MS: [u64; 5] = [2, 5, 10, 25, 50];
 
@@ -224,8 +226,16 @@ impl Task {
     /// The next unsent requests as one call to whoever leads; `None`: nobody is known to lead.
     fn send(&mut self, node: &Arc<Inner>, stream: &Arc<Stream>) -> Option<BoxFuture<'static, Answer>> {
         let local = stream.local();
+        if local.is_none() {
+            node.call(stream);
+        }
         let leader = match &local {
             Some(local) => local.group.current().leader?,
+            // It is being opened, which takes some milliseconds.
+            None if stream.placement().contains(&node.id) && !node.is_out(stream.group) && self.failures < OPENING_TRIES => {
+                self.failures += 1;
+                return None;
+            }
             None => self.remote_leader(node, stream)?,
         };
         let (mut counters, mut requests, mut bytes) = (Vec::new(), Vec::new(), 0);
@@ -246,6 +256,7 @@ impl Task {
         (self.after, self.unsent) = (last, last + 1);
         let answer: BoxFuture<'static, _> = match local {
             Some(local) if leader == node.id => {
+                stream.touch();
                 let (sink, outcomes) = oneshot::channel();
                 local.proposer.submit(node.id, forward, Sink::Local(sink));
                 Box::pin(async move { outcomes.await.unwrap_or(Err(Failure::Unknown)) })

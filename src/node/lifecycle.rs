@@ -6,7 +6,7 @@ use super::directory::Directory;
 use super::door::Door;
 use super::identity::{Identity, Join, Joined};
 use super::remote::{method, refusal};
-use super::{Inner, Node, disk, failures, membership, placing, rebuild, seat::Seat, upkeep};
+use super::{Inner, Node, disk, failures, membership, placing, rebuild, seat::Seat, sleep, upkeep};
 use crate::cluster::mesh::{self, CallError, Mesh, PeerState};
 use crate::cluster::{Cause, Elected, Group, Groups};
 use crate::core::NodeName;
@@ -147,6 +147,7 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
         url: config.url,
         peer: config.peer_advertise,
         auto_create_streams: config.auto_create_streams,
+        sleep_after: config.sleep_after,
         clock,
         store,
         mesh,
@@ -181,6 +182,7 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
     inner.tasks.spawn_on(follow_nodes(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(placing::run(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(upkeep::run(inner.clone()), &inner.runtime);
+    inner.tasks.spawn_on(sleep::run(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(disk::run(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(introduce(inner.clone()), &inner.runtime);
     inner.tasks.spawn_on(tell_leaders(inner.clone()), &inner.runtime);
@@ -454,6 +456,8 @@ async fn tell_leaders(node: Arc<Inner>) {
             (Cause::Evidence, Some(took)) => format!(", {} ms after the leader before was seen gone", took.as_millis()),
             (Cause::Evidence, None) => ", as the leader before is gone".into(),
             (Cause::Transfer, _) => ", handed over".into(),
+            // Nobody needs to know that it slept.
+            (Cause::Opened, _) => continue,
             (Cause::Timer, _) => String::new(),
         };
         tracing::info!(target: "evermesh::events", "{} leads {} (term {term}{why})", node.name, stream.name);

@@ -15,6 +15,7 @@ pub struct Metrics {
     pub read_events: Counter,
     pub replicas_fenced: Counter,
     pub rebuilds_done: Counter,
+    pub fallen_asleep: Counter,
     /// By [`HandOver`].
     pub handed_over: [Counter; HandOver::ALL.len()],
     registry: Mutex<Registry>,
@@ -24,6 +25,7 @@ pub struct Metrics {
     streams_held: Gauge,
     streams_led: Gauge,
     streams_without_leader: Gauge,
+    streams_asleep: Gauge,
     replicas_damaged: Gauge,
     replicas_rebuilding: Gauge,
     pending_bytes: Gauge,
@@ -64,6 +66,7 @@ impl Default for Metrics {
         let read_events = counter("read_events", "Events given to readers by this node, live and from the log");
         let replicas_fenced = counter("replicas_fenced", "Replicas of this node that were found damaged and taken out of service");
         let rebuilds_done = counter("rebuilds_done", "Damaged replicas of this node that were made anew from the others");
+        let fallen_asleep = counter("streams_fallen_asleep", "Streams that this node led and put to sleep, as nothing happened to them");
         let publish_seconds = Histogram::new(latency_bounds());
         registry.register("publish_seconds", "From admission to acknowledgement of publishes of this node", publish_seconds.clone());
         let mut gauge = |name: &str, help: &str| {
@@ -79,6 +82,7 @@ impl Default for Metrics {
             read_events,
             replicas_fenced,
             rebuilds_done,
+            fallen_asleep,
             handed_over: Default::default(),
             peers_connected: gauge("peers_connected", "Peers that this node can reach"),
             nodes: gauge("nodes", "Nodes of the cluster"),
@@ -86,6 +90,7 @@ impl Default for Metrics {
             streams_held: gauge("streams_held", "Streams with a replica on this node"),
             streams_led: gauge("streams_led", "Streams led by this node"),
             streams_without_leader: gauge("streams_without_leader", "Streams held by this node that know no leader"),
+            streams_asleep: gauge("streams_asleep", "Streams held by this node to which nothing happens: their replica here is closed"),
             replicas_damaged: gauge("replicas_damaged", "Replicas of this node that are damaged and cannot be rebuilt at present"),
             replicas_rebuilding: gauge("replicas_rebuilding", "Damaged replicas of this node that are being made anew from the others"),
             pending_bytes: gauge("publish_pending_bytes", "Bytes of publishes that wait for their outcome"),
@@ -121,13 +126,15 @@ impl Metrics {
         self.streams.set(node.directory.read().streams.len() as i64);
         let groups = node.groups.all();
         let streams = groups.iter().filter(|group| group.id() != 0);
-        let (mut held, mut led, mut without) = (0, 0, 0);
+        let asleep = node.streams.read().expect("nobody panics while holding it").values().filter(|stream| node.is_asleep(stream)).count();
+        let (mut held, mut led, mut without) = (asleep as i64, 0, 0);
         for group in streams {
             let leadership = group.current();
             held += 1;
             led += i64::from(leadership.mine.is_some());
             without += i64::from(leadership.leader.is_none());
         }
+        self.streams_asleep.set(asleep as i64);
         self.streams_held.set(held);
         self.streams_led.set(led);
         self.streams_without_leader.set(without);

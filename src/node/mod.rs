@@ -3,6 +3,7 @@
 //! A publish: [`publish`] admits it → the stream's `forwarder` gives it its place and sends it to whoever leads → the leader's
 //! `proposer` makes an entry of everything that waits → consensus → the `replica` folds it → the outcome goes back the way it came.
 //! A read: [`read`] takes the tail that the `replica` shares, or a bounded `step` of the log (`scan`); where no replica is here, it asks one.
+//! `sleep` closes the replicas of streams to which nothing happens, and opens them when somebody needs them.
 //! `lifecycle` starts, `leaving` stops, `failures` tells what ends a node against its will, `placing` opens and closes replicas as the
 //! catalog says, `upkeep` does what leaders owe their streams, `rebuild` makes damaged replicas anew, `lost` tells where that cannot be,
 //! `door` takes what peers ask, `disk` knows whose disk is nearly full, `verify` compares replicas.
@@ -35,6 +36,7 @@ mod remote;
 mod replica;
 mod scan;
 mod seat;
+mod sleep;
 mod step;
 mod stream;
 mod streams;
@@ -66,6 +68,7 @@ use directory::Directory;
 use identity::Identity;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 use stream::Stream;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -85,6 +88,7 @@ struct Inner {
     url: String,
     peer: String,
     auto_create_streams: bool,
+    sleep_after: Option<Duration>,
     clock: Clock,
     store: Store,
     mesh: Mesh,

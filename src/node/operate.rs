@@ -171,8 +171,13 @@ impl Inner {
             if self.is_out(record.group) {
                 return (opening, stuck);
             }
-            let local = self.stream_of_group(record.group).and_then(|stream| stream.local());
-            match local.map(|local| has_quorum(&local.group, &alive)) {
+            let stream = self.stream_of_group(record.group);
+            let reachable = || record.placement.iter().filter(|id| alive.contains(id)).count() > record.placement.len() / 2;
+            let ready = match stream.as_ref().and_then(|stream| stream.local()) {
+                Some(local) => Some(has_quorum(&local.group, &alive)),
+                None => stream.filter(|stream| self.is_asleep(stream)).map(|_| reachable()),
+            };
+            match ready {
                 None => (opening + 1, stuck),
                 Some(false) => (opening, stuck + 1),
                 Some(true) => (opening, stuck),

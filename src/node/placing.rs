@@ -1,4 +1,4 @@
-//! Keeps this node's replicas as the catalog says: opens those that belong here, closes and deletes those that do not any more.
+//! Keeps this node's replicas as the catalog says: opens those that belong here and are awake, closes and deletes those that do not any more.
 //!
 //! Data is deleted only on positive knowledge: the stream was deleted, or the catalog places it elsewhere and its group no longer counts
 //! this node as a member. A group that the catalog does not know stays where it is, closed.
@@ -7,7 +7,7 @@ use super::lifecycle::CATALOG;
 use super::proposer::Proposer;
 use super::replica::Replica;
 use super::stream::{Local, Stream};
-use super::{Inner, rebuild};
+use super::{Inner, rebuild, sleep};
 use crate::core::catalog::StreamRecord;
 use futures_util::{StreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,9 +58,15 @@ fn wanted(node: &Inner) -> Vec<StreamRecord> {
 /// Whether the record says something that this node has not acted on.
 fn is_new(node: &Inner, record: &StreamRecord, holds: bool) -> bool {
     match node.stream_of_group(record.group) {
-        Some(stream) => *stream.record() != *record || (holds && stream.local().is_none()),
+        Some(stream) => *stream.record() != *record || (holds && stream.local().is_none() && stream.is_awake()),
         None => holds,
     }
+}
+
+/// Whether there is data here of a group that may still count on this node.
+fn holds_data(node: &Inner, group: u64) -> bool {
+    let left = node.left.lock().expect("nobody panics while holding it").contains(&group);
+    !left && node.store.has_group(group)
 }
 
 /// Groups with data here that may still count on this node, wherever the catalog places them.
@@ -69,11 +75,29 @@ fn kept(node: &Inner) -> BTreeSet<u64> {
     node.store.groups().into_iter().filter(|group| !left.contains(group)).collect()
 }
 
-pub async fn open(node: &Arc<Inner>, record: StreamRecord) {
+/// Acts on what the catalog says of a stream.
+async fn open(node: &Arc<Inner>, record: StreamRecord) {
     let stream = node.handle(&record);
-    // One opening of a stream at a time: it may be asked for by the catalog and by a rebuild.
+    if !record.placement.contains(&node.id) {
+        // What is kept here has to learn whether it may go.
+        stream.wake();
+    }
     let _opening = stream.opening().await;
-    let holds = record.placement.contains(&node.id) || kept(node).contains(&record.group);
+    if stream.is_awake() {
+        open_here(node, &stream, record).await;
+    }
+}
+
+/// Opens the replica here if it sleeps, wherever it is needed.
+pub async fn wake(node: &Arc<Inner>, stream: &Arc<Stream>) {
+    let _opening = stream.opening().await;
+    stream.wake();
+    open_here(node, stream, (*stream.record()).clone()).await;
+}
+
+/// One opening of a stream at a time.
+async fn open_here(node: &Arc<Inner>, stream: &Arc<Stream>, record: StreamRecord) {
+    let holds = record.placement.contains(&node.id) || holds_data(node, record.group);
     if !holds || stream.local().is_some() || node.stop.is_cancelled() || node.fence_of(record.group).is_some() {
         return;
     }
@@ -89,8 +113,12 @@ pub async fn open(node: &Arc<Inner>, record: StreamRecord) {
         Err(failure) => return node.fail(failure),
     };
     let (clock, disk) = (node.clock.clone(), node.disk.clone());
-    let proposer = Proposer::start(&node.runtime, &stream, group.clone(), replica.state(), clock, disk);
-    stream.set_local(Some(Local { group: group.clone(), replica, proposer }));
+    let proposer = Proposer::start(&node.runtime, stream, group.clone(), replica.state(), clock, disk);
+    stream.set_local(Some(Local { group, replica, proposer }));
+    if record.has_begun() {
+        let (node_too, stream) = (node.clone(), stream.clone());
+        node.tasks.spawn_on(async move { sleep::rouse(&node_too, &stream, true).await }, &node.runtime);
+    }
     // A replica that was begun anew here gets its log from the others, and never begins the group a second time.
     if record.initial.contains(&node.id) && node.anew(record.group).is_none() {
         node.tasks.spawn_on(begin(node.clone(), stream.clone(), record), &node.runtime);

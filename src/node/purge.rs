@@ -28,12 +28,12 @@ impl Node {
 }
 
 impl Inner {
-    async fn purge(&self, stream: &Arc<Stream>, purge: Purge) -> Result<Purged> {
+    async fn purge(self: &Arc<Inner>, stream: &Arc<Stream>, purge: Purge) -> Result<Purged> {
         let deadline = Instant::now() + PURGE_WAIT;
         let mut tries = 0;
         loop {
             let seen = stream.current();
-            let local = stream.local();
+            let local = self.awake(stream).await;
             let known = local.as_ref().and_then(|local| local.group.current().leader);
             let placement = stream.placement();
             let leader = known.or_else(|| placement.get(tries % placement.len().max(1)).copied());

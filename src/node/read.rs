@@ -4,7 +4,7 @@ use super::error::{Error, Result};
 use super::remote::{ReadChunk, Start, Step, method};
 use super::scan::first_since;
 use super::step::{Ahead, Taken, Verdict, read_log};
-use super::stream::{Local, Stream};
+use super::stream::{Attendance, Local, Stream};
 use super::types::{Chunk, Delivery, From, Item, Take};
 use super::{Inner, Node};
 use crate::cluster::mesh::Lane;
@@ -33,6 +33,7 @@ pub struct Reader {
     ahead: Option<Ahead>,
     /// Replicas elsewhere that did not answer, in a row.
     failures: usize,
+    _attends: Attendance,
 }
 
 impl Node {
@@ -71,7 +72,8 @@ impl std::convert::From<From> for Start {
 
 impl Reader {
     fn new(node: &Arc<Inner>, stream: Arc<Stream>, start: Start, filter: Option<SubjectFilter>) -> Reader {
-        Reader { node: node.clone(), stream, filter, start, position: None, ahead: None, failures: 0 }
+        let _attends = stream.attend();
+        Reader { node: node.clone(), stream, filter, start, position: None, ahead: None, failures: 0, _attends }
     }
 
     /// When the stream was created: another time than before means that it was deleted and made anew.
@@ -185,7 +187,7 @@ impl Reader {
         if self.node.is_out(self.stream.group) {
             return Ok(None);
         }
-        if let Some(local) = self.stream.local() {
+        if let Some(local) = self.node.awake(&self.stream).await {
             return Ok(Some(local));
         }
         if !self.stream.placement().contains(&self.node.id) {
@@ -335,7 +337,7 @@ impl Inner {
     /// A step for a node without a replica.
     pub async fn serve_chunk(self: &Arc<Inner>, chunk: ReadChunk) -> Result<Step> {
         let stream = self.stream_of_group(chunk.group).ok_or(Error::NoLeader)?;
-        let local = stream.local().filter(|_| !self.is_out(chunk.group)).ok_or(Error::NoLeader)?;
+        let local = self.awake(&stream).await.filter(|_| !self.is_out(chunk.group)).ok_or(Error::NoLeader)?;
         let take = Take { events: chunk.events as usize, wait: Duration::from_millis(chunk.wait_ms).min(REMOTE_WAIT) };
         let mut reader = Reader::new(self, stream, chunk.from, chunk.filter);
         if chunk.barrier && chunk.from != Start::Earliest {

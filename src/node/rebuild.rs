@@ -323,7 +323,7 @@ pub async fn open(node: &Arc<Inner>, group: u64) -> bool {
     }
     let record = node.directory.read().stream_of_group(group).cloned();
     if let Some(record) = record {
-        placing::open(node, record).await;
+        placing::wake(node, &node.handle(&record)).await;
     }
     node.groups.get(group).is_some()
 }

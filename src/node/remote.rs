@@ -1,8 +1,11 @@
-//! What nodes ask of each other beyond consensus, and its bytes. Every message starts with a version. `reading` has those of readers.
+//! What nodes ask of each other beyond consensus, and its bytes. Every message starts with a version. `reading` has those of
+//! readers, `sleeping` those about streams to which nothing happens.
 
 mod reading;
+mod sleeping;
 
 pub use reading::{ReadChunk, Start, Step};
+pub use sleeping::{Sleep, Wake, Woken};
 
 use super::error::Error;
 use super::types::{Purge, Purged, ReplicaState};
@@ -33,6 +36,10 @@ pub mod method {
     pub const REREAD: u16 = 122;
     /// Whether the asking node is a member still; one that was removed is refused as it always is.
     pub const MEMBERSHIP: u16 = 123;
+    /// A leader asks a follower to close its replica: nothing happens to the stream.
+    pub const SLEEP: u16 = 124;
+    /// To open the replica of a stream, and to say how far it is.
+    pub const WAKE: u16 = 125;
     /// The caller stops soon: nothing should be handed over to it. Older builds do not know it, which does no harm.
     pub const LEAVING: u16 = 108;
 }

@@ -124,7 +124,9 @@ impl Inner {
             return stream;
         }
         let mut streams = self.streams.write().expect("nobody panics while holding it");
-        streams.entry(record.group).or_insert_with(|| Arc::new(Stream::new(record))).clone()
+        // A stream that has not begun needs its first members.
+        let awake = self.sleep_after.is_none() || !record.has_begun();
+        streams.entry(record.group).or_insert_with(|| Arc::new(Stream::new(record, awake))).clone()
     }
 
     pub fn stream_of_group(&self, group: u64) -> Option<Arc<Stream>> {
@@ -237,7 +239,11 @@ impl Inner {
     }
 
     fn summarize(&self, record: &StreamRecord) -> StreamSummary {
-        let leader = self.stream_of_group(record.group).and_then(|stream| stream.leadership().borrow().leader);
+        let stream = self.stream_of_group(record.group);
+        let leader = stream.and_then(|stream| match self.is_asleep(&stream) {
+            true => self.would_lead(&stream),
+            false => stream.current().leader,
+        });
         StreamSummary {
             name: record.name.clone(),
             settings: record.settings.clone(),
@@ -248,12 +254,12 @@ impl Inner {
     }
 
     /// What the stream's leader says of it; without a leader what a replica here says.
-    pub async fn describe(&self, stream: &Arc<Stream>) -> StreamInfo {
+    pub async fn describe(self: &Arc<Inner>, stream: &Arc<Stream>) -> StreamInfo {
         self.describe_within(stream, STATUS_WAIT).await
     }
 
     /// The same, with a wait for the leader of its own.
-    async fn describe_within(&self, stream: &Arc<Stream>, wait: Duration) -> StreamInfo {
+    async fn describe_within(self: &Arc<Inner>, stream: &Arc<Stream>, wait: Duration) -> StreamInfo {
         let status = self.status_within(stream, wait).await;
         let record = stream.record();
         let alive = self.alive();
@@ -291,14 +297,18 @@ impl Inner {
         }
     }
 
-    async fn status(&self, stream: &Arc<Stream>) -> Status {
+    async fn status(self: &Arc<Inner>, stream: &Arc<Stream>) -> Status {
         self.status_within(stream, STATUS_WAIT).await
     }
 
-    async fn status_within(&self, stream: &Arc<Stream>, wait: Duration) -> Status {
+    async fn status_within(self: &Arc<Inner>, stream: &Arc<Stream>, wait: Duration) -> Status {
         let deadline = Instant::now() + wait;
         let mut best = stream.local().map(|local| Status::of(&local)).unwrap_or_else(Status::unknown);
         loop {
+            if let Some(asleep) = self.status_asleep(stream) {
+                return asleep;
+            }
+            self.call(stream);
             let seen = stream.current();
             let local = stream.local();
             if let Some(local) = &local
@@ -357,9 +367,11 @@ impl Inner {
         Err(Error::Conflict(format!("node {} {why}", self.node_name(to))))
     }
 
-    async fn move_leader(&self, stream: &Arc<Stream>, to: Option<u64>) -> Result<u64> {
+    async fn move_leader(self: &Arc<Inner>, stream: &Arc<Stream>, to: Option<u64>) -> Result<u64> {
         let deadline = Instant::now() + MOVE_WAIT;
+        let _attends = stream.attend();
         loop {
+            self.awake(stream).await;
             let status = self.status(stream).await;
             let Some(leader) = status.leader else { return Err(Error::NoLeader) };
             if Some(leader) == to {

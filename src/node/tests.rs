@@ -7,6 +7,7 @@ mod reading;
 mod rebuild;
 mod replace;
 mod retention;
+mod sleep;
 mod verify;
 
 use super::*;
@@ -37,6 +38,8 @@ struct Build {
     protocol_max: Option<u16>,
     /// Bytes of their log's segments, if not as many as by default.
     segment_bytes: Option<u64>,
+    /// Until streams sleep; `None`: never.
+    sleep_after: Option<Duration>,
 }
 
 /// Enough for anything.
@@ -63,6 +66,7 @@ async fn try_start_node(
         start,
         auto_create_streams: true,
         timers: Timers::default(),
+        sleep_after: build.sleep_after,
         peer_protocol_max: build.protocol_max,
         store: StoreOptions { segment_bytes, ..store },
         world: World::default(),

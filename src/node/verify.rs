@@ -82,6 +82,7 @@ impl Node {
     pub async fn verify(&self, stream: &StreamName, read: bool) -> Result<Verification> {
         let node = &self.inner;
         let stream = node.find_stream(stream).await?;
+        let _attends = stream.attend();
         let mut verification = node.compare_all(&stream).await?;
         if read {
             let rereads = verification.replicas.iter().map(|replica| node.reread_all(&stream, &replica.node));
@@ -93,7 +94,7 @@ impl Node {
 }
 
 impl Inner {
-    async fn compare_all(&self, stream: &Arc<Stream>) -> Result<Verification> {
+    async fn compare_all(self: &Arc<Inner>, stream: &Arc<Stream>) -> Result<Verification> {
         let mut rounds = 0;
         loop {
             rounds += 1;
@@ -113,13 +114,13 @@ impl Inner {
     }
 
     /// Asks whoever leads, wherever that is.
-    async fn leaders_answer(&self, stream: &Arc<Stream>) -> Result<(u64, Answer)> {
+    async fn leaders_answer(self: &Arc<Inner>, stream: &Arc<Stream>) -> Result<(u64, Answer)> {
         let deadline = Instant::now() + LEADER_WAIT;
         let mut tries = 0;
         loop {
             let seen = stream.current();
             let placement = stream.placement();
-            let known = stream.local().and_then(|local| local.group.current().leader);
+            let known = self.awake(stream).await.and_then(|local| local.group.current().leader);
             let leader = known.or_else(|| placement.get(tries % placement.len().max(1)).copied());
             if let Some(leader) = leader
                 && let Ok(answer) = self.ask(stream, leader, &Ask { group: stream.group, at: At::Leader }).await
@@ -135,7 +136,7 @@ impl Inner {
     }
 
     /// Compares one replica with what the leader said; true if it has gone too far ahead to say.
-    async fn compare_one(&self, stream: &Arc<Stream>, leader: u64, reference: &Answer, id: u64) -> (ReplicaCheck, bool) {
+    async fn compare_one(self: &Arc<Inner>, stream: &Arc<Stream>, leader: u64, reference: &Answer, id: u64) -> (ReplicaCheck, bool) {
         let name = self.node_name(id);
         if id == leader {
             return (judge(name, true, reference, Ok(reference.clone())), false);
@@ -153,9 +154,9 @@ impl Inner {
         (check, too_far)
     }
 
-    async fn ask(&self, stream: &Stream, id: u64, ask: &Ask) -> std::result::Result<Answer, String> {
+    async fn ask(self: &Arc<Inner>, stream: &Arc<Stream>, id: u64, ask: &Ask) -> std::result::Result<Answer, String> {
         if id == self.id {
-            let local = stream.local().ok_or("its replica is not open")?;
+            let local = self.awake(stream).await.ok_or("its replica is not open")?;
             return answer(&local, ask.at).await.map_err(|error| error.to_string());
         }
         let called = self.mesh.call(id, Lane::Bulk, method::COMPARE, ask.encode(), Instant::now() + ANSWER).await;
@@ -163,7 +164,7 @@ impl Inner {
     }
 
     /// Has one replica read its log again, step by step.
-    async fn reread_all(&self, stream: &Arc<Stream>, name: &NodeName) -> Reread {
+    async fn reread_all(self: &Arc<Inner>, stream: &Arc<Stream>, name: &NodeName) -> Reread {
         let mut sum = Reread::default();
         let mut from = Some(0);
         while let Some(index) = from.take() {
@@ -180,10 +181,10 @@ impl Inner {
         sum
     }
 
-    async fn reread_step(&self, stream: &Stream, name: &NodeName, index: u64) -> std::result::Result<Checked, String> {
+    async fn reread_step(self: &Arc<Inner>, stream: &Arc<Stream>, name: &NodeName, index: u64) -> std::result::Result<Checked, String> {
         let id = self.node_id(name).map_err(|error| error.to_string())?;
         if id == self.id {
-            let local = stream.local().ok_or("its replica is not open")?;
+            let local = self.awake(stream).await.ok_or("its replica is not open")?;
             return step(&local, index).await.map_err(|error| error.to_string());
         }
         let mut w = remote::writer(16);
@@ -350,9 +351,9 @@ fn get_point(r: &mut Reader) -> std::result::Result<Point, Corrupt> {
 }
 
 /// A peer wants to know what the replica here has.
-pub async fn compare(node: &Inner, body: Bytes) -> Result<Bytes> {
+pub async fn compare(node: &Arc<Inner>, body: Bytes) -> Result<Bytes> {
     let ask = Ask::decode(body)?;
-    let local = node.stream_of_group(ask.group).and_then(|stream| stream.local());
+    let local = node.awake_group(ask.group).await;
     let local = local.ok_or_else(|| Error::Conflict("its replica is not open".into()))?;
     Ok(answer(&local, ask.at).await?.encode())
 }
@@ -396,10 +397,10 @@ fn decode_checked(bytes: Bytes) -> std::result::Result<Checked, Corrupt> {
 }
 
 /// A peer wants the replica here to read some of its log again.
-pub async fn reread(node: &Inner, body: Bytes) -> Result<Bytes> {
+pub async fn reread(node: &Arc<Inner>, body: Bytes) -> Result<Bytes> {
     let mut r = remote::reader("an order to read again", body)?;
     let (group, index) = (r.varint()?, r.varint()?);
-    let local = node.stream_of_group(group).and_then(|stream| stream.local());
+    let local = node.awake_group(group).await;
     let local = local.ok_or_else(|| Error::Conflict("its replica is not open".into()))?;
     Ok(encode_checked(&step(&local, index).await?))
 }

@@ -194,6 +194,11 @@ impl Store {
         groups
     }
 
+    /// Whether there is anything of the group.
+    pub fn has_group(&self, id: u64) -> bool {
+        self.0.shared.cells().get(&id).is_some_and(|cell| !cell.state().is_empty())
+    }
+
     /// A handle to a group, which need not exist yet.
     pub fn group(&self, id: u64) -> Group {
         Group { shared: self.0.shared.clone(), cell: self.0.shared.cell(id) }

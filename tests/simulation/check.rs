@@ -145,6 +145,7 @@ pub fn everything(reports: &Reports, settings: &[SettingsPatch], shared: &Shared
         ids_are_there_once(&history, stream, &mut found);
         gaps_were_true(&history, stream, info, settings, &mut found);
     }
+    history.counts.naps = reports.values().map(|report| report.naps).sum();
     history.counts.merges = reports.values().map(|report| report.merges).sum();
     if streams(report).count() != STREAMS {
         found.push(format!("of {STREAMS} streams only these are left: {:?}", names(report)));

@@ -101,6 +101,8 @@ pub struct Counts {
     pub faults: u64,
     /// Times that nodes merged segments since their last starts.
     pub merges: u64,
+    /// Times that nodes put streams to sleep since their last starts.
+    pub naps: u64,
 }
 
 /// The history, shared by everything in the simulation.

@@ -16,12 +16,16 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Longest wait of a publish, in milliseconds.
 pub const DEADLINE_MS: u64 = 4_000;
 /// Publishers on each machine.
 const PUBLISHERS: usize = 2;
+/// Streams sleep soon, between two publishes …
+const SLEEP_AFTER: Duration = Duration::from_millis(200);
+/// … in seeds in which a publisher's pauses are so long.
+pub const DROWSY_MS: u64 = 4_000;
 /// Hosts that a new one asks to be let in.
 const SEEDS: usize = 3;
 
@@ -57,6 +61,8 @@ pub struct Report {
     pub streams: Vec<StreamInfo>,
     /// Times that the store merged segments.
     pub merges: u64,
+    /// Times that the node put a stream to sleep.
+    pub naps: u64,
     /// Every group in the store.
     pub logs: BTreeMap<u64, Log>,
 }
@@ -107,6 +113,7 @@ pub async fn run(context: Context) {
         start: if id == 1 { Start::Bootstrap } else { Start::Join((1..=SEEDS).filter(|seed| *seed != id).map(address).collect()) },
         auto_create_streams: true,
         timers: Timers::default(),
+        sleep_after: Some(SLEEP_AFTER),
         store: options(),
         world: World { clock, network: Network::new(net.dialler(id)), store: Some(store.clone()), one_runtime: true, ..World::default() },
         peer_protocol_max: None,
@@ -125,7 +132,7 @@ pub async fn run(context: Context) {
         tokio::spawn(publish(node.clone(), shared.clone(), Random(random.draw()), session));
     }
     for stream in 0..streams {
-        tokio::spawn(follow(node.clone(), shared.clone(), id, stream));
+        tokio::spawn(follow(node.clone(), shared.clone(), Random(random.draw()), id, stream));
     }
     tokio::spawn(probe(node.clone(), shared.clone(), Random(random.draw()), id));
     while let Some(command) = commands.recv().await {
@@ -191,7 +198,9 @@ async fn report(node: &Node, store: &Store) -> Report {
         Log { entries, end: group.log_state().last.map(|id| id.index) }
     };
     let logs = store.groups().into_iter().map(|group| (group, log(group))).collect();
-    Report { ready: node.readiness(), nodes, streams, merges: store.stats().merges, logs }
+    let naps = node.metrics_text().lines().find_map(|line| line.strip_prefix("evermesh_streams_fallen_asleep_total ")?.parse().ok());
+    let (ready, merges, naps) = (node.readiness(), store.stats().merges, naps.unwrap_or(0));
+    Report { ready, nodes, streams, merges, naps, logs }
 }
 
 /// Publishes now and then, without waiting for the outcome of the one before.
@@ -247,11 +256,16 @@ fn draw(shared: &Shared, random: &mut Random, session: Session) -> (u64, usize, 
     (number, stream, Publish { events, expected_last_seq: expected, deadline })
 }
 
-/// Follows a stream through this node, from where this machine's follower was before.
-async fn follow(node: Node, shared: Arc<Shared>, host: HostId, stream: usize) {
+/// Follows a stream through this node, from where this machine's follower was before. In seeds with little to do it often looks away.
+async fn follow(node: Node, shared: Arc<Shared>, mut random: Random, host: HostId, stream: usize) {
+    let looks_away = shared.history().pause_ms >= DROWSY_MS;
     loop {
         let from = shared.history().streams[stream].cursors.get(&host).copied().unwrap_or(1);
         match node.reader(&stream_name(stream), From::Seq(from), None).await {
+            Ok(reader) if looks_away => {
+                let _ = timeout(Duration::from_millis(random.below(300)), read_on(reader, &shared, host, stream)).await;
+                sleep(Duration::from_millis(random.below(2_000))).await;
+            }
             Ok(reader) => read_on(reader, &shared, host, stream).await,
             Err(_) => sleep(Duration::from_millis(100)).await,
         }

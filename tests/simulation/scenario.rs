@@ -2,7 +2,7 @@
 
 use super::check;
 use super::history::Shared;
-use super::host::{Command, DEADLINE_MS, Report, node_name, stream_name};
+use super::host::{Command, DEADLINE_MS, DROWSY_MS, Report, node_name, stream_name};
 use super::net::HostId;
 use super::world::{Kill, World, now};
 use evermesh::core::catalog::NodeState;
@@ -79,8 +79,8 @@ pub fn run(seed: u64, verbose: bool) -> Verdict {
         settings: Vec::new(),
         churned: BTreeMap::new(),
     };
-    // Some seeds press hard, others leave time between things.
-    shared.history().pause_ms = [100, 300, 300, 800][scenario.random.below(4) as usize];
+    // Some seeds press hard, others leave time between things, and streams sleep meanwhile.
+    shared.history().pause_ms = [100, 300, 800, DROWSY_MS][scenario.random.below(4) as usize];
     if scenario.begin(seed) {
         scenario.trouble();
         scenario.peace();

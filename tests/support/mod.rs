@@ -2,7 +2,7 @@
 
 use evermesh::{
     api,
-    core::NodeName,
+    core::{NodeName, limits},
     node::{Config, Node, Readiness, Secret, Start, Timers, World},
     store,
 };
@@ -103,6 +103,7 @@ async fn start(folder: &Path, count: usize) -> Vec<(String, Node)> {
             start: first_peer.clone().map_or(Start::Bootstrap, |first| Start::Join(vec![first])),
             auto_create_streams: true,
             timers: Timers::default(),
+            sleep_after: Some(Duration::from_millis(limits::SLEEP_AFTER_MS)),
             peer_protocol_max: None,
             store: store::Options::default(),
             world: World::default(),
