@@ -246,6 +246,8 @@ pub const CHECKPOINT_ENTRIES: u64 = 100_000;
 pub const REPLAY_BYTES: u64 = 1024 * 1024;
 /// … and entries.
 pub const REPLAY_ENTRIES: u64 = 256;
+/// Changes of streams in the catalog that are followed one by one; with more a node looks at all streams.
+pub const NEWS_MAX: usize = 1_024;
 /// Groups that peers called, and that were not open, which wait to be opened.
 pub const MISSED_GROUPS_MAX: usize = 16_384;
 /// How long nothing happens to a stream before it sleeps, by default, in milliseconds …

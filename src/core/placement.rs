@@ -28,14 +28,15 @@ pub struct Move {
 /// The nodes for a new stream: those with the fewest replicas, the one with the fewest leaderships first.
 /// `None` when there are fewer than `replicas` usable (active and alive) nodes.
 pub fn place(catalog: &Catalog, alive: &BTreeSet<u64>, replicas: u8) -> Option<Vec<u64>> {
-    let spread = Spread::new(catalog, alive, 0);
-    let mut nodes: Vec<u64> = spread.usable.iter().copied().collect();
-    nodes.sort_by_key(|node| spread.load(*node));
+    let mut nodes: Vec<u64> = usable(catalog, alive).collect();
+    let mut counts = Counts::default();
+    catalog.streams.values().for_each(|stream| counts.count(&stream.placement, 1));
+    nodes.sort_by_key(|node| counts.load(*node));
     nodes.truncate(usize::from(replicas));
     if nodes.len() < usize::from(replicas) || nodes.is_empty() {
         return None;
     }
-    nodes.sort_by_key(|node| (spread.leads(*node), spread.load(*node)));
+    nodes.sort_by_key(|node| (counts.leads(*node), counts.load(*node)));
     Some(nodes)
 }
 
@@ -59,44 +60,20 @@ pub fn rebalance(catalog: &Catalog, alive: &BTreeSet<u64>, limit: usize) -> Vec<
     spread.moves
 }
 
-/// The placements as they will be, and the moves that make them so.
-struct Spread<'a> {
-    catalog: &'a Catalog,
-    alive: &'a BTreeSet<u64>,
-    usable: BTreeSet<u64>,
-    /// By group.
-    placements: BTreeMap<u64, Vec<u64>>,
-    replicas: BTreeMap<u64, usize>,
-    leads: BTreeMap<u64, usize>,
-    moved: BTreeSet<u64>,
-    /// Groups that have not begun: their first members stay where they are until they have.
-    young: BTreeSet<u64>,
-    moves: Vec<Move>,
-    limit: usize,
+/// The active nodes that are alive.
+fn usable<'a>(catalog: &'a Catalog, alive: &'a BTreeSet<u64>) -> impl Iterator<Item = u64> + 'a {
+    let active = catalog.nodes.iter().filter(|(_, node)| node.state == NodeState::Active);
+    active.map(|(id, _)| *id).filter(|id| alive.contains(id))
 }
 
-impl<'a> Spread<'a> {
-    fn new(catalog: &'a Catalog, alive: &'a BTreeSet<u64>, limit: usize) -> Spread<'a> {
-        let is_usable = |id: &u64| catalog.nodes[id].state == NodeState::Active && alive.contains(id);
-        let mut spread = Spread {
-            catalog,
-            alive,
-            usable: catalog.nodes.keys().copied().filter(is_usable).collect(),
-            placements: BTreeMap::new(),
-            replicas: BTreeMap::new(),
-            leads: BTreeMap::new(),
-            moved: BTreeSet::new(),
-            young: catalog.streams.values().filter(|stream| !stream.has_begun()).map(|stream| stream.group).collect(),
-            moves: Vec::new(),
-            limit,
-        };
-        for stream in catalog.streams.values() {
-            spread.count(&stream.placement, 1);
-            spread.placements.insert(stream.group, stream.placement.clone());
-        }
-        spread
-    }
+/// What each node holds and leads.
+#[derive(Default)]
+struct Counts {
+    replicas: BTreeMap<u64, usize>,
+    leads: BTreeMap<u64, usize>,
+}
 
+impl Counts {
     fn count(&mut self, placement: &[u64], more: isize) {
         let add = |counts: &mut BTreeMap<u64, usize>, node: u64| {
             let count = counts.entry(node).or_default();
@@ -118,6 +95,42 @@ impl<'a> Spread<'a> {
     fn load(&self, node: u64) -> (usize, usize, u64) {
         (self.replicas(node), self.leads(node), node)
     }
+}
+
+/// The placements as they will be, and the moves that make them so.
+struct Spread<'a> {
+    catalog: &'a Catalog,
+    alive: &'a BTreeSet<u64>,
+    usable: BTreeSet<u64>,
+    /// By group.
+    placements: BTreeMap<u64, Vec<u64>>,
+    counts: Counts,
+    moved: BTreeSet<u64>,
+    /// Groups that have not begun: their first members stay where they are until they have.
+    young: BTreeSet<u64>,
+    moves: Vec<Move>,
+    limit: usize,
+}
+
+impl<'a> Spread<'a> {
+    fn new(catalog: &'a Catalog, alive: &'a BTreeSet<u64>, limit: usize) -> Spread<'a> {
+        let mut spread = Spread {
+            catalog,
+            alive,
+            usable: usable(catalog, alive).collect(),
+            placements: BTreeMap::new(),
+            counts: Counts::default(),
+            moved: BTreeSet::new(),
+            young: catalog.streams.values().filter(|stream| !stream.has_begun()).map(|stream| stream.group).collect(),
+            moves: Vec::new(),
+            limit,
+        };
+        for stream in catalog.streams.values() {
+            spread.counts.count(&stream.placement, 1);
+            spread.placements.insert(stream.group, stream.placement.clone());
+        }
+        spread
+    }
 
     fn state(&self, node: u64) -> NodeState {
         self.catalog.nodes.get(&node).map_or(NodeState::Removed, |record| record.state)
@@ -129,8 +142,8 @@ impl<'a> Spread<'a> {
 
     fn apply(&mut self, group: u64, to: Vec<u64>) {
         let from = self.placements[&group].clone();
-        self.count(&from, -1);
-        self.count(&to, 1);
+        self.counts.count(&from, -1);
+        self.counts.count(&to, 1);
         self.placements.insert(group, to.clone());
         self.moved.insert(group);
         self.moves.push(Move { group, from, to });
@@ -138,7 +151,7 @@ impl<'a> Spread<'a> {
 
     /// The usable node with the least that does not hold the stream yet.
     fn candidate(&self, placement: &[u64]) -> Option<u64> {
-        self.usable.iter().copied().filter(|node| !placement.contains(node)).min_by_key(|node| self.load(*node))
+        self.usable.iter().copied().filter(|node| !placement.contains(node)).min_by_key(|node| self.counts.load(*node))
     }
 
     fn repair(&mut self) {
@@ -184,7 +197,7 @@ impl<'a> Spread<'a> {
             return None;
         }
         let usable = placement.iter().copied().filter(|node| self.usable.contains(node));
-        usable.min_by_key(|node| (self.leads(*node), *node)).map(|leader| led_by(placement, leader))
+        usable.min_by_key(|node| (self.counts.leads(*node), *node)).map(|leader| led_by(placement, leader))
     }
 
     /// The position of the replica to give up: one that leaves, else one that is down, else where the most are; the preferred
@@ -193,7 +206,7 @@ impl<'a> Spread<'a> {
         let worth = |at: usize| {
             let node = placement[at];
             let stays = self.state(node) == NodeState::Active;
-            (stays, self.alive.contains(&node), at == 0, Reverse(self.replicas(node)), Reverse(node))
+            (stays, self.alive.contains(&node), at == 0, Reverse(self.counts.replicas(node)), Reverse(node))
         };
         (0..placement.len()).min_by_key(|at| worth(*at))
     }
@@ -215,11 +228,11 @@ impl<'a> Spread<'a> {
     /// A move from a node with many replicas to one with at least two fewer: the fullest and the emptiest that have one.
     fn evener_replicas(&self) -> Option<(u64, Vec<u64>)> {
         let mut nodes: Vec<u64> = self.usable.iter().copied().collect();
-        nodes.sort_by_key(|node| self.load(*node));
+        nodes.sort_by_key(|node| self.counts.load(*node));
         for full in nodes.iter().rev() {
-            for empty in nodes.iter().take_while(|empty| self.replicas(**empty) + 2 <= self.replicas(*full)) {
+            for empty in nodes.iter().take_while(|empty| self.counts.replicas(**empty) + 2 <= self.counts.replicas(*full)) {
                 // Its leadership goes with it where that makes the leaders more even too.
-                let gives_lead = self.leads(*full) > self.leads(*empty);
+                let gives_lead = self.counts.leads(*full) > self.counts.leads(*empty);
                 let streams = self.movable().filter(|(_, placement)| placement.contains(full) && !placement.contains(empty));
                 let best = streams.min_by_key(|(group, placement)| ((placement[0] == *full) != gives_lead, *group));
                 if let Some((group, placement)) = best {
@@ -263,7 +276,7 @@ impl<'a> Spread<'a> {
         let mut reached: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
         let mut queue = VecDeque::from([from]);
         while let Some(node) = queue.pop_front() {
-            if self.leads(node) + 2 <= self.leads(from) {
+            if self.counts.leads(node) + 2 <= self.counts.leads(from) {
                 let mut path = Vec::new();
                 let mut end = node;
                 while end != from {
@@ -288,12 +301,12 @@ impl<'a> Spread<'a> {
     /// replica back. With even replica counts and no path there always is one.
     fn exchange_for_leaders(&mut self) {
         let mut nodes: Vec<u64> = self.usable.iter().copied().collect();
-        nodes.sort_by_key(|node| (self.leads(*node), *node));
+        nodes.sort_by_key(|node| (self.counts.leads(*node), *node));
         for full in nodes.iter().rev() {
-            for empty in nodes.iter().take_while(|empty| self.leads(**empty) + 2 <= self.leads(*full)) {
+            for empty in nodes.iter().take_while(|empty| self.counts.leads(**empty) + 2 <= self.counts.leads(*full)) {
                 let Some(there) = self.transfer(*full, *empty, true) else { continue };
                 let back = self.transfer(*empty, *full, false);
-                match (self.replicas(*full) > self.replicas(*empty), back) {
+                match (self.counts.replicas(*full) > self.counts.replicas(*empty), back) {
                     (true, _) if self.room() >= 1 => return self.apply(there.0, there.1),
                     (false, Some(back)) if self.room() >= 2 => {
                         self.apply(there.0, there.1);

@@ -2,7 +2,7 @@
 
 use crate::cluster::{Fold, Response};
 use crate::core::catalog::{Catalog, Command, NodeRecord, NodeState, StreamRecord};
-use crate::core::{StreamName, codec::Corrupt};
+use crate::core::{StreamName, codec::Corrupt, limits};
 use bytes::Bytes;
 use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
@@ -13,12 +13,43 @@ pub struct Directory {
     catalog: RwLock<Catalog>,
     /// What is folded into instead, until it is as new as the others'.
     anew: Mutex<Option<Catalog>>,
+    news: Mutex<News>,
     version: watch::Sender<u64>,
+}
+
+/// What changed in the catalog since somebody asked.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Streams that were created, and by their groups those that were changed or deleted.
+    pub created: Vec<StreamName>,
+    pub changed: Vec<u64>,
+    /// Anything else, or more than is worth to be told one by one.
+    pub other: bool,
+}
+
+impl News {
+    fn add(&mut self, catalog: &Catalog, command: &Command) {
+        let group = |name: &StreamName| catalog.streams.get(name).map(|record| record.group);
+        match command {
+            Command::CreateStream { name, .. } => self.created.push(name.clone()),
+            Command::ChangeStream { name, .. } | Command::DeleteStream { name } => self.changed.extend(group(name)),
+            Command::SetPlacement { group, .. } | Command::Begun { group } => self.changed.push(*group),
+            _ => self.other = true,
+        }
+        if self.created.len() + self.changed.len() > limits::NEWS_MAX {
+            *self = News { other: true, ..News::default() };
+        }
+    }
 }
 
 impl Default for Directory {
     fn default() -> Directory {
-        Directory { catalog: RwLock::new(Catalog::new()), anew: Mutex::default(), version: watch::Sender::new(0) }
+        Directory {
+            catalog: RwLock::new(Catalog::new()),
+            anew: Mutex::default(),
+            news: Mutex::new(News { other: true, ..News::default() }),
+            version: watch::Sender::new(0),
+        }
     }
 }
 
@@ -29,6 +60,15 @@ impl Directory {
 
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    /// What changed since the last call; of one who asks. Told before `changes` announces it.
+    pub fn news(&self) -> News {
+        std::mem::take(&mut *self.lock_news())
+    }
+
+    fn lock_news(&self) -> MutexGuard<'_, News> {
+        self.news.lock().expect("nobody panics while holding it")
     }
 
     pub fn stream(&self, name: &StreamName) -> Option<StreamRecord> {
@@ -53,6 +93,7 @@ impl Directory {
     pub fn reveal(&self) {
         if let Some(catalog) = self.anew().take() {
             *self.catalog.write().expect("nobody panics while holding it") = catalog;
+            self.lock_news().other = true;
             self.announce();
         }
     }
@@ -73,7 +114,11 @@ impl Fold for Directory {
         if let Some(catalog) = anew.as_mut() {
             return Ok(Response::Catalog(catalog.apply(&command)));
         }
-        let outcome = self.catalog.write().expect("nobody panics while holding it").apply(&command);
+        let outcome = {
+            let mut catalog = self.catalog.write().expect("nobody panics while holding it");
+            self.lock_news().add(&catalog, &command);
+            catalog.apply(&command)
+        };
         self.announce();
         Ok(Response::Catalog(outcome))
     }
@@ -91,6 +136,7 @@ impl Fold for Directory {
             return Ok(());
         }
         *self.catalog.write().expect("nobody panics while holding it") = restored;
+        self.lock_news().other = true;
         self.announce();
         Ok(())
     }

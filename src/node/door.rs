@@ -159,7 +159,7 @@ async fn stream_status(node: &Arc<Inner>, body: Bytes) -> Answer {
     if let Some(asleep) = node.status_asleep(&stream) {
         return Ok(asleep.encode());
     }
-    Ok(Status::of(&node.awake(&stream).await.ok_or(Error::NoLeader)?).encode())
+    Ok(Status::of(&node.opened(&stream).await.ok_or(Error::NoLeader)?).encode())
 }
 
 /// A leader that asks waits for the replica here to take part.

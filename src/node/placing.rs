@@ -3,6 +3,7 @@
 //! Data is deleted only on positive knowledge: the stream was deleted, or the catalog places it elsewhere and its group no longer counts
 //! this node as a member. A group that the catalog does not know stays where it is, closed.
 
+use super::directory::News;
 use super::lifecycle::CATALOG;
 use super::proposer::Proposer;
 use super::replica::Replica;
@@ -21,30 +22,43 @@ const OPENING: usize = 16;
 const FIRST_TURN: Duration = Duration::from_secs(2);
 /// How often leftovers are looked at when the catalog does not change.
 const SWEEP: Duration = Duration::from_secs(2);
-/// A look at all streams is followed by a pause of so many times what it took: while thousands are created, one look serves many changes.
-const PAUSE: u32 = 4;
 
 /// Follows the catalog until the node stops.
 pub async fn run(node: Arc<Inner>) {
     let mut changes = node.directory.changes();
+    let mut sweep_at = Instant::now();
     loop {
         changes.borrow_and_update();
-        let mut looked = Instant::now();
-        let wanted = wanted(&node);
-        let looking = looked.elapsed();
-        stream::iter(wanted).for_each_concurrent(OPENING, |record| open(&node, record)).await;
-        looked = Instant::now();
-        close_unwanted(&node).await;
-        let pause = (looking + looked.elapsed()) * PAUSE;
-        tokio::select! {
-            _ = node.stop.cancelled() => return,
-            _ = tokio::time::sleep(pause.min(SWEEP)) => (),
+        let news = node.directory.news();
+        if news.other || Instant::now() >= sweep_at {
+            look_at_all(&node).await;
+            sweep_at = Instant::now() + SWEEP;
+        } else {
+            look_at(&node, news).await;
         }
         tokio::select! {
             _ = node.stop.cancelled() => return,
             _ = changes.changed() => (),
-            _ = tokio::time::sleep(SWEEP) => (),
+            _ = tokio::time::sleep_until(sweep_at) => (),
         }
+    }
+}
+
+async fn look_at_all(node: &Arc<Inner>) {
+    let wanted = wanted(node);
+    stream::iter(wanted).for_each_concurrent(OPENING, |record| open(node, record)).await;
+    close_unwanted(node).await;
+}
+
+/// Acts on what changed, and looks at nothing else: thousands of streams are created one after the other.
+async fn look_at(node: &Arc<Inner>, news: News) {
+    let created = news.created.iter().filter_map(|name| node.directory.stream(name));
+    let changed: Vec<Arc<Stream>> = news.changed.iter().filter_map(|group| node.stream_of_group(*group)).collect();
+    let records = created.chain(changed.iter().filter_map(|stream| node.directory.stream(&stream.name)));
+    let records: Vec<StreamRecord> = records.filter(|record| is_new(node, record, holds(node, record))).collect();
+    stream::iter(records).for_each_concurrent(OPENING, |record| open(node, record)).await;
+    for stream in changed {
+        close_elsewhere(node, &stream).await;
     }
 }
 
@@ -53,6 +67,10 @@ fn wanted(node: &Inner) -> Vec<StreamRecord> {
     let catalog = node.directory.read();
     let holds = |record: &StreamRecord| record.placement.contains(&node.id) || kept.contains(&record.group);
     catalog.streams.values().filter(|record| is_new(node, record, holds(record))).cloned().collect()
+}
+
+fn holds(node: &Inner, record: &StreamRecord) -> bool {
+    record.placement.contains(&node.id) || holds_data(node, record.group)
 }
 
 /// Whether the record says something that this node has not acted on.
@@ -97,8 +115,7 @@ pub async fn wake(node: &Arc<Inner>, stream: &Arc<Stream>) {
 
 /// One opening of a stream at a time.
 async fn open_here(node: &Arc<Inner>, stream: &Arc<Stream>, record: StreamRecord) {
-    let holds = record.placement.contains(&node.id) || holds_data(node, record.group);
-    if !holds || stream.local().is_some() || node.stop.is_cancelled() || node.fence_of(record.group).is_some() {
+    if !holds(node, &record) || stream.local().is_some() || node.stop.is_cancelled() || node.fence_of(record.group).is_some() {
         return;
     }
     if !rebuild::return_quietly(node, record.group).await {
@@ -168,17 +185,23 @@ async fn is_to_begin(node: &Inner, record: &StreamRecord) -> bool {
 async fn close_unwanted(node: &Arc<Inner>) {
     let open: Vec<Arc<Stream>> = node.streams.read().expect("nobody panics while holding it").values().cloned().collect();
     for stream in open {
-        let record = {
-            let catalog = node.directory.read();
-            catalog.streams.get(&stream.name).filter(|record| record.group == stream.group).cloned()
-        };
-        match record {
-            None => delete(node, &stream).await,
-            Some(record) if !record.placement.contains(&node.id) => leave(node, &stream).await,
-            Some(_) => (),
-        }
+        close_elsewhere(node, &stream).await;
     }
     sweep(node).await;
+}
+
+/// Closes the replica here if the stream was deleted, or lives elsewhere.
+async fn close_elsewhere(node: &Arc<Inner>, stream: &Arc<Stream>) {
+    let is_placed_here = {
+        let catalog = node.directory.read();
+        let record = catalog.streams.get(&stream.name).filter(|record| record.group == stream.group);
+        record.map(|record| record.placement.contains(&node.id))
+    };
+    match is_placed_here {
+        None => delete(node, stream).await,
+        Some(false) => leave(node, stream).await,
+        Some(true) => (),
+    }
 }
 
 /// The stream was deleted.
@@ -186,6 +209,10 @@ async fn delete(node: &Arc<Inner>, stream: &Arc<Stream>) {
     stream.set_local(None);
     node.groups.close(stream.group).await;
     node.streams.write().expect("nobody panics while holding it").remove(&stream.group);
+    let given_out = stream.group < node.directory.read().next_group;
+    if given_out && node.store.has_group(stream.group) {
+        remove(node, stream.group, true).await;
+    }
 }
 
 /// The stream lives elsewhere: this replica goes once its group counts it out. It may never hear of that by itself: nobody replicates
@@ -218,7 +245,13 @@ async fn settle(node: &Inner, group: u64) {
 async fn sweep(node: &Arc<Inner>) {
     let fenced: Vec<u64> = node.store.fences().borrow().groups.keys().copied().collect();
     let closed = node.store.groups().into_iter().chain(fenced).filter(|group| *group != CATALOG && node.groups.get(*group).is_none());
-    for group in closed.collect::<BTreeSet<_>>() {
+    let closed: BTreeSet<u64> = closed.collect();
+    let here: BTreeSet<u64> = {
+        let catalog = node.directory.read();
+        catalog.streams.values().filter(|record| record.placement.contains(&node.id)).map(|record| record.group).collect()
+    };
+    node.left.lock().expect("nobody panics while holding it").retain(|group| !here.contains(group));
+    for group in closed.difference(&here).copied() {
         let (deleted, elsewhere) = {
             let catalog = node.directory.read();
             let record = catalog.stream_of_group(group);
@@ -230,9 +263,6 @@ async fn sweep(node: &Arc<Inner>) {
         let left = node.left.lock().expect("nobody panics while holding it").contains(&group);
         if deleted || (elsewhere && left) {
             remove(node, group, deleted).await;
-        }
-        if !elsewhere {
-            node.left.lock().expect("nobody panics while holding it").remove(&group);
         }
     }
 }

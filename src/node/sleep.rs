@@ -200,10 +200,7 @@ pub async fn asked_to_wake(node: &Arc<Inner>, body: Bytes) -> super::Result<Byte
     let ask = Wake::decode(body)?;
     let stream = node.stream_of_group(ask.group).ok_or(Error::NoLeader)?;
     let was_open = stream.local().is_some();
-    if !was_open {
-        placing::wake(node, &stream).await;
-    }
-    let local = stream.local().ok_or(Error::NoLeader)?;
+    let local = node.opened(&stream).await.ok_or(Error::NoLeader)?;
     let leads = local.group.current().mine.is_some();
     if was_open && !leads && ask.passes_on {
         let (node_too, stream) = (node.clone(), stream.clone());
@@ -267,13 +264,19 @@ fn needs_a_look(node: &Inner, stream: &Stream) -> bool {
 }
 
 impl Inner {
-    /// The replica of a stream here for somebody who uses it, opened if it sleeps. `None`: none belongs here, or it is damaged.
-    pub async fn awake(self: &Arc<Inner>, stream: &Arc<Stream>) -> Option<Local> {
+    /// The replica of a stream here, opened if it sleeps. `None`: none belongs here, or it is damaged.
+    pub async fn opened(self: &Arc<Inner>, stream: &Arc<Stream>) -> Option<Local> {
         if stream.local().is_none() {
             placing::wake(self, stream).await;
         }
-        stream.touch();
         stream.local()
+    }
+
+    /// The same for somebody who uses it, and may do so again.
+    pub async fn awake(self: &Arc<Inner>, stream: &Arc<Stream>) -> Option<Local> {
+        let local = self.opened(stream).await;
+        stream.touch();
+        local
     }
 
     /// The same for a group that a peer names.

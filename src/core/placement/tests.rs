@@ -98,7 +98,7 @@ fn set(nodes: &[u64]) -> BTreeSet<u64> {
 /// Replicas and leaders of each usable node.
 fn counts(catalog: &Catalog, alive: &BTreeSet<u64>) -> (Vec<usize>, Vec<usize>) {
     let spread = Spread::new(catalog, alive, 0);
-    spread.usable.iter().map(|node| (spread.replicas(*node), spread.leads(*node))).unzip()
+    spread.usable.iter().map(|node| (spread.counts.replicas(*node), spread.counts.leads(*node))).unzip()
 }
 
 #[track_caller]
