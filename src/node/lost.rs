@@ -37,7 +37,7 @@ pub async fn until_lost(node: Weak<Inner>, group: u64) -> Error {
 impl Inner {
     /// The refusal of a stream whose only replica is here and damaged: waiting would not help.
     pub fn is_lost(&self, stream: &Stream) -> Option<Error> {
-        if stream.placement() != [self.id] {
+        if stream.record().placement != [self.id] {
             return None;
         }
         let here = self.replica_here(stream.group);

@@ -104,12 +104,14 @@ impl Reader {
                         step = self.next_local(&local, take, barrier) => Some(step),
                         _ = locals.wait_for(|now| !now.as_ref().is_some_and(|now| now.group.is(&local.group))) => None,
                     };
-                    match (step, self.gone()) {
-                        // What a replica said that is out by now is not to be relied on: it may have been emptied meanwhile.
-                        (_, None) if self.went_away(&local) => continue,
-                        (None, Some(gone)) => Err(gone),
-                        (None, None) => continue,
-                        (Some(step), _) => step,
+                    match step {
+                        Some(step) if !self.went_away(&local) => step,
+                        step => match (step, self.gone()) {
+                            // What a replica said that is out by now is not to be relied on: it may have been emptied meanwhile.
+                            (_, None) => continue,
+                            (None, Some(gone)) => Err(gone),
+                            (Some(step), Some(_)) => step,
+                        },
                     }
                 }
                 None => self.next_remote(take).await,
@@ -187,7 +189,7 @@ impl Reader {
         if self.node.is_out(self.stream.group) {
             return Ok(None);
         }
-        if let Some(local) = self.node.awake(&self.stream).await {
+        if let Some(local) = self.node.opened(&self.stream).await {
             return Ok(Some(local));
         }
         if !self.stream.placement().contains(&self.node.id) {
