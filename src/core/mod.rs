@@ -14,6 +14,7 @@ pub(crate) mod golden;
 pub mod limits;
 pub mod machine;
 pub mod name;
+pub mod pack;
 pub mod placement;
 pub mod settings;
 pub mod text;

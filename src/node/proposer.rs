@@ -9,6 +9,7 @@ use super::stream::Stream;
 use crate::cluster::{Group, LeaderId, Leadership, NotProposed, Response, mesh::Reply};
 use crate::core::command::{Command, Publish};
 use crate::core::machine::Outcome;
+use crate::core::pack::pack;
 use crate::core::{Discard, Time, limits};
 use bytes::Bytes;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
@@ -321,7 +322,7 @@ impl Task {
             max_bytes: bound(settings.max_bytes),
             requests,
         };
-        match self.group.propose(leader, Command::Publish(publish).encode()).await {
+        match self.group.propose(leader, pack(Command::Publish(publish).encode())).await {
             Ok(done) => Box::pin(async move { (calls, done.await) }),
             Err(error) => {
                 // Before the next entry is made, so that nothing overtakes what this one carried.

@@ -21,7 +21,7 @@ const START_WAIT: Duration = Duration::from_secs(1);
 /// Longest step that another node waits for us.
 const REMOTE_WAIT: Duration = Duration::from_secs(5);
 
-/// A cursor over one stream. Between two steps it holds at most `limits::READ_AHEAD_BYTES_MAX` of the log.
+/// A cursor over one stream. Thousands wait for the next event, so what a step seldom needs is boxed. Between two steps it holds at most `limits::READ_AHEAD_BYTES_MAX` of the log.
 pub struct Reader {
     node: Arc<Inner>,
     stream: Arc<Stream>,
@@ -114,11 +114,11 @@ impl Reader {
                         },
                     }
                 }
-                None => self.next_remote(take).await,
+                None => Box::pin(self.next_remote(take)).await,
             };
             let step = match step {
                 Ok(step) => step,
-                Err(error) => return Err(self.node.explain(self.stream.group, error).await),
+                Err(error) => return Err(Box::pin(self.node.explain(self.stream.group, error)).await),
             };
             self.start = Start::Seq(step.next);
             let events = step.items.iter().filter(|item| matches!(item, Item::Event(_))).count();
@@ -189,6 +189,13 @@ impl Reader {
         if self.node.is_out(self.stream.group) {
             return Ok(None);
         }
+        if let Some(local) = self.stream.local() {
+            return Ok(Some(local));
+        }
+        Box::pin(self.local_opened()).await
+    }
+
+    async fn local_opened(&self) -> Result<Option<Local>> {
         if let Some(local) = self.node.opened(&self.stream).await {
             return Ok(Some(local));
         }
@@ -216,7 +223,7 @@ impl Reader {
 
     async fn next_local(&mut self, local: &Local, take: Take, mut barrier: bool) -> Result<Step> {
         if !matches!(self.start, Start::Seq(_)) {
-            self.start = Start::Seq(self.resolve_local(local).await?);
+            self.start = Start::Seq(Box::pin(self.resolve_local(local)).await?);
         }
         let deadline = Instant::now() + take.wait;
         let mut states = local.replica.state();
@@ -238,7 +245,7 @@ impl Reader {
             }
             if barrier {
                 barrier = false;
-                self.node.catch_up(&local.group, Instant::now() + BARRIER_WAIT).await?;
+                Box::pin(self.node.catch_up(&local.group, Instant::now() + BARRIER_WAIT)).await?;
                 continue;
             }
             if Instant::now() >= deadline {
@@ -280,7 +287,7 @@ impl Reader {
             None => {
                 // Taken out: a dropped call must not have moved it.
                 let ahead = self.ahead.take().filter(|ahead| ahead.goes_on(local, cursor));
-                (self.position, self.ahead) = read_log(local, &mut taken, self.position, ahead).await?;
+                (self.position, self.ahead) = Box::pin(read_log(local, &mut taken, self.position, ahead)).await?;
             }
         }
         let Taken { items, next, .. } = taken;

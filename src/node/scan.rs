@@ -13,7 +13,7 @@ pub struct Scan {
     /// Entries that were read and not yet given.
     read: VecDeque<(u64, bytes::Bytes)>,
     next_index: u64,
-    /// Bytes given so far.
+    /// Bytes given so far, unpacked.
     pub bytes: usize,
 }
 
@@ -45,8 +45,8 @@ impl Scan {
                 self.read = read.commands.into();
                 continue;
             };
-            self.bytes += command.len();
             let Command::Publish(publish) = Command::decode(command)? else { continue };
+            self.bytes += publish.requests.iter().map(bytes::Bytes::len).sum::<usize>();
             let skipped = local.replica.machine().skipped(index);
             let events = skipped.events_of(&publish, place.seq)?;
             if events.is_empty() {

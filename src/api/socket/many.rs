@@ -153,7 +153,8 @@ impl Session {
                     match message {
                         None | Some(Ok(Message::Close(_))) => return Ok(None),
                         Some(Err(error)) => return Ok(why(error)),
-                        Some(Ok(message)) => if let Some(close) = self.message(message).await? { return Ok(Some(close)) },
+                        // Apart from the session, which waits most of its time: what a command needs is large.
+                        Some(Ok(message)) => if let Some(close) = Box::pin(self.message(message)).await? { return Ok(Some(close)) },
                     }
                 }
                 Some(frame) = self.pending.next(), if !self.pending.is_empty() => self.send(&frame).await?,
@@ -327,7 +328,8 @@ impl Session {
         let (app, node) = (self.app.clone(), self.node.clone());
         let task = tokio::spawn(async move {
             // Ends with the socket when its queue is gone; nobody else needs to know.
-            let _ = delivery.run(Follow::open(&app, &node, &stream, from, filter).await).await;
+            let opened = Box::pin(Follow::open(&app, &node, &stream, from, filter)).await;
+            let _ = delivery.run(opened).await;
         });
         self.subscriptions.insert(sub, Subscription { credit, task });
         Ok(())

@@ -32,7 +32,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
 /// Every socket has these buffers, so they are small: thousands of sockets are mostly quiet.
-const READ_BUFFER_BYTES: usize = 8 * 1024;
+const READ_BUFFER_BYTES: usize = 4 * 1024;
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 /// One event of the largest size as an escaped JSON string, and some more.
 const WRITE_BYTES_MAX: usize = 8 * limits::EVENT_BYTES_MAX;
@@ -65,7 +65,8 @@ where
     let (token, killing) = (app.tracker.token(), app.killing.clone());
     upgrade.on_failed_upgrade(|error| tracing::debug!(%error, "an upgrade failed")).on_upgrade(move |socket| async move {
         let _token = token;
-        killing.run_until_cancelled(session(socket)).await;
+        // Once, not in each of the futures around it.
+        killing.run_until_cancelled(Box::pin(session(socket))).await;
     })
 }
 

@@ -7,6 +7,7 @@
 //! - Errors, gaps and duplicates are counted and shown, never hidden; with any of the last two the exit code is 1.
 
 mod disk;
+mod payload;
 mod publish;
 mod report;
 mod subscribe;

@@ -3,7 +3,7 @@
 //! - A connection has at most `in_flight` requests that wait; at a rate, one that is due while all are taken is dropped and counted.
 //! - Over HTTP a lane is one request after another; over a WebSocket a connection pipelines and its acks come in any order.
 
-use super::{now_us, report::Report};
+use super::{payload::Payload, report::Report};
 use crate::cli::{
     connect::Connect,
     failure::{Failure, Result},
@@ -56,15 +56,9 @@ pub struct Args {
     /// Give every event an id, as a careful publisher does
     #[arg(long)]
     ids: bool,
-}
-
-impl Args {
-    /// Publish time, filler: what `bench sub` measures deliveries by.
-    fn data(&self) -> String {
-        let head = format!("{{\"us\":{},\"x\":\"", now_us());
-        let filler = (self.size as usize).saturating_sub(head.len() + 2);
-        format!("{head}{:x<filler$}\"}}", "")
-    }
+    /// Publish what machines would report, which compresses, and not noise
+    #[arg(long)]
+    readings: bool,
 }
 
 /// When requests are due, over all connections.
@@ -110,6 +104,7 @@ pub async fn run(args: Args, connect: &Connect) -> Result {
     let client = connect.client_with(options.clone())?;
     client.put_stream(&args.stream, &Default::default()).await?;
     let (report, pace) = (Arc::new(Report::new("requests")), Arc::new(Pace::new(&args)));
+    let payload = Arc::new(Payload::new(args.size as usize, args.readings));
     let mut lanes = JoinSet::new();
     for at in 0..args.connections {
         // Each begins at another server, so that they are spread.
@@ -117,12 +112,12 @@ pub async fn run(args: Args, connect: &Connect) -> Result {
         let count = servers.len();
         servers.rotate_left(at as usize % count);
         let client = Client::new(&servers, options.clone())?;
-        let (args, report, pace) = (args.clone(), report.clone(), pace.clone());
+        let (args, payload, report, pace) = (args.clone(), payload.clone(), report.clone(), pace.clone());
         match args.websocket {
-            true => drop(lanes.spawn(socket_lane(client, args, report, pace))),
-            false => {
-                (0..args.in_flight).for_each(|_| drop(lanes.spawn(http_lane(client.clone(), args.clone(), report.clone(), pace.clone()))))
-            }
+            true => drop(lanes.spawn(socket_lane(client, args, payload, report, pace))),
+            false => (0..args.in_flight).for_each(|_| {
+                drop(lanes.spawn(http_lane(client.clone(), args.clone(), payload.clone(), report.clone(), pace.clone())));
+            }),
         }
     }
     let began = Instant::now();
@@ -134,7 +129,7 @@ pub async fn run(args: Args, connect: &Connect) -> Result {
     };
     // What was in flight at an interruption is not counted.
     lanes.shutdown().await;
-    match report.finish(connect, began.elapsed().min(Duration::from_secs(args.seconds))) {
+    match report.finish(connect, began.elapsed()) {
         true if interrupted => Err(Failure::interrupted()),
         true => Ok(()),
         false => Err(Failure::new("not every event was stored once")),
@@ -142,12 +137,12 @@ pub async fn run(args: Args, connect: &Connect) -> Result {
 }
 
 /// One request after another.
-async fn http_lane(client: Client, args: Args, report: Arc<Report>, pace: Arc<Pace>) {
+async fn http_lane(client: Client, args: Args, payload: Arc<Payload>, report: Arc<Report>, pace: Arc<Pace>) {
     while let Some(due) = pace.next().await {
         let outcome = match args.batch {
-            1 => client.publish(&args.stream, message(&args)).await.map(|answer| u64::from(answer.duplicate)),
+            1 => client.publish(&args.stream, message(&payload)).await.map(|answer| u64::from(answer.duplicate)),
             _ => client
-                .publish_batch(&args.stream, (0..args.batch).map(|_| message(&args)).collect())
+                .publish_batch(&args.stream, (0..args.batch).map(|_| message(&payload)).collect())
                 .await
                 .map(|answer| u64::from(answer.duplicates)),
         };
@@ -159,8 +154,8 @@ async fn http_lane(client: Client, args: Args, report: Arc<Report>, pace: Arc<Pa
     }
 }
 
-fn message(args: &Args) -> Message {
-    Message { content_type: Some("application/json".into()), ..Message::new(args.data()) }
+fn message(payload: &Payload) -> Message {
+    Message { content_type: Some("application/json".into()), ..Message::new(payload.event()) }
 }
 
 fn note(report: &Report, args: &Args, due: Instant, outcome: std::result::Result<u64, Error>) {
@@ -181,7 +176,7 @@ fn note(report: &Report, args: &Args, due: Instant, outcome: std::result::Result
 type Waiting = Arc<Mutex<HashMap<u64, Instant>>>;
 
 /// Connects again for as long as there is time; what was in flight when a connection broke counts as an error each.
-async fn socket_lane(client: Client, args: Args, report: Arc<Report>, pace: Arc<Pace>) {
+async fn socket_lane(client: Client, args: Args, payload: Arc<Payload>, report: Arc<Report>, pace: Arc<Pace>) {
     while Instant::now() < pace.until {
         let socket = match client.socket().await {
             Ok(socket) => socket,
@@ -195,7 +190,7 @@ async fn socket_lane(client: Client, args: Args, report: Arc<Report>, pace: Arc<
         let (waiting, room) = (Waiting::default(), Arc::new(Semaphore::new(args.in_flight as usize)));
         let receiving = receive(receiver, &args, &report, &waiting, &room);
         let sending = async {
-            send(sender, &args, &report, &pace, &waiting, &room).await?;
+            send(sender, &args, &payload, &report, &pace, &waiting, &room).await?;
             // Every permit back means that every answer is here.
             let _ = tokio::time::timeout(DRAIN_WAIT, room.acquire_many(args.in_flight)).await;
             Ok(())
@@ -213,6 +208,7 @@ async fn socket_lane(client: Client, args: Args, report: Arc<Report>, pace: Arc<
 async fn send(
     mut sender: Sender,
     args: &Args,
+    payload: &Payload,
     report: &Report,
     pace: &Pace,
     waiting: &Waiting,
@@ -233,18 +229,18 @@ async fn send(
         id += 1;
         let due = if pace.every.is_some() { due } else { Instant::now() };
         waiting.lock().expect("nothing panics while it holds this lock").insert(id, due);
-        sender.send(&command(args, id)).await?;
+        sender.send(&command(args, payload, id)).await?;
     }
     Ok(())
 }
 
-fn command(args: &Args, id: u64) -> Command {
+fn command(args: &Args, payload: &Payload, id: u64) -> Command {
     if args.batch == 1 {
-        let event = message(args).into_batch_event();
+        let event = message(payload).into_batch_event();
         let publish = Publish { stream: args.stream.clone(), data: event.data, content_type: event.content_type, ..Publish::default() };
         return Command { id, publish: Some(publish), ..Command::default() };
     }
-    let events = (0..args.batch).map(|_| message(args).into_batch_event()).collect();
+    let events = (0..args.batch).map(|_| message(payload).into_batch_event()).collect();
     Command { id, publish_batch: Some(PublishBatch { stream: args.stream.clone(), events, expected_last_seq: None }), ..Command::default() }
 }
 
@@ -274,15 +270,17 @@ mod tests {
     use super::*;
 
     fn args(size: u32, rate: Option<u64>, batch: u32) -> Args {
-        Args { stream: "s".into(), rate, connections: 1, batch, size, seconds: 1, in_flight: 1, websocket: false, ids: false }
-    }
-
-    #[test]
-    fn an_event_has_its_size_and_is_json() {
-        for size in [32, 33, 256, 1000] {
-            let data = args(size, None, 1).data();
-            assert_eq!(data.len(), size as usize, "{data}");
-            assert!(serde_json::from_str::<serde_json::Value>(&data).unwrap()["us"].is_u64());
+        Args {
+            stream: "s".into(),
+            rate,
+            connections: 1,
+            batch,
+            size,
+            seconds: 1,
+            in_flight: 1,
+            websocket: false,
+            ids: false,
+            readings: false,
         }
     }
 
