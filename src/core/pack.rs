@@ -9,14 +9,22 @@ use bytes::Bytes;
 
 pub(super) const VERSION: u8 = 2;
 
+/// The first version of the peer protocol whose nodes can unpack.
+pub const PEER_PROTOCOL: u16 = 3;
+
 /// Smaller commands stay as they are: they share the store's pages (4 KiB) as it is.
 const PACKED_FROM: usize = 4 * 1024;
 /// Packed is what becomes so many eighths of what it was, at most.
 const WORTH_EIGHTHS: usize = 7;
 
+/// Whether it may be worth it.
+pub fn is_candidate(command: &Bytes) -> bool {
+    command.len() >= PACKED_FROM
+}
+
 /// The command packed, if that is worth it.
 pub fn pack(command: Bytes) -> Bytes {
-    if command.len() < PACKED_FROM {
+    if !is_candidate(&command) {
         return command;
     }
     let block = lz4_flex::block::compress(&command);

@@ -6,11 +6,13 @@ use super::clock::Clock;
 use super::disk::Disk;
 use super::remote::{self, Forward};
 use super::stream::Stream;
-use crate::cluster::{Group, LeaderId, Leadership, NotProposed, Response, mesh::Reply};
+use crate::cluster::{
+    Group, LeaderId, Leadership, NotProposed, Response,
+    mesh::{Mesh, Reply},
+};
 use crate::core::command::{Command, Publish};
 use crate::core::machine::Outcome;
-use crate::core::pack::pack;
-use crate::core::{Discard, Time, limits};
+use crate::core::{Discard, Time, limits, pack};
 use bytes::Bytes;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use std::collections::HashMap;
@@ -142,6 +144,7 @@ impl Proposer {
         state: watch::Receiver<crate::core::machine::State>,
         clock: Clock,
         disk: Arc<Disk>,
+        mesh: Mesh,
     ) -> Proposer {
         let (calls, waiting) = mpsc::channel(CALLS_WAITING);
         let gates = Arc::new(Gates::default());
@@ -154,6 +157,7 @@ impl Proposer {
             state,
             clock,
             disk,
+            mesh,
         };
         runtime.spawn(task.run());
         Proposer { calls, gates }
@@ -181,6 +185,7 @@ struct Task {
     state: watch::Receiver<crate::core::machine::State>,
     clock: Clock,
     disk: Arc<Disk>,
+    mesh: Mesh,
 }
 
 type Proposed = BoxFuture<'static, (Vec<Call>, Result<Response, NotProposed>)>;
@@ -322,7 +327,9 @@ impl Task {
             max_bytes: bound(settings.max_bytes),
             requests,
         };
-        match self.group.propose(leader, pack(Command::Publish(publish).encode())).await {
+        let command = Command::Publish(publish).encode();
+        let command = if pack::is_candidate(&command) && self.all_unpack(&stream) { pack::pack(command) } else { command };
+        match self.group.propose(leader, command).await {
             Ok(done) => Box::pin(async move { (calls, done.await) }),
             Err(error) => {
                 // Before the next entry is made, so that nothing overtakes what this one carried.
@@ -330,6 +337,12 @@ impl Task {
                 Box::pin(async move { (calls, Err(error)) })
             }
         }
+    }
+
+    /// Whether every replica can unpack a command: an older build would stumble over it.
+    fn all_unpack(&self, stream: &Stream) -> bool {
+        let knows = |node: &u64| self.mesh.knows_protocol(*node, pack::PEER_PROTOCOL);
+        stream.record().placement.iter().all(knows) && self.group.voters().iter().all(knows)
     }
 
     /// Gives every call its outcomes. False: this leader was refused and must confirm itself.

@@ -3,6 +3,7 @@
 mod disk;
 mod failover;
 mod founding;
+mod packing;
 mod reading;
 mod rebuild;
 mod replace;
@@ -189,6 +190,18 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
         }
     });
     waited.await.unwrap_or_else(|_| panic!("in vain waited until {what}"));
+}
+
+/// Letters that do not compress, others for each number.
+fn noise(number: usize, bytes: usize) -> String {
+    // The generator SplitMix64, by Steele, Lea and Flood.
+    let letter = |at: usize| {
+        let mut z = ((number as u64) << 32 | at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[(z >> 58) as usize])
+    };
+    (0..bytes).map(letter).collect()
 }
 
 fn name(name: &str) -> StreamName {

@@ -137,7 +137,8 @@ impl Cluster {
 
     /// Publishes one batch through a node; gives the status and what was said.
     async fn publish(&self, at: usize, number: usize) -> (u16, Value) {
-        let events: Vec<_> = (0..BATCH).map(|event| json!({"data": format!("{number}.{event} {}", "x".repeat(EVENT_BYTES))})).collect();
+        let events: Vec<_> =
+            (0..BATCH).map(|event| json!({"data": format!("{number}.{event} {}", noise(number * BATCH + event))})).collect();
         let request = self.client.post(format!("{}/v1/streams/big/batch", self.nodes[at].url)).json(&json!({"events": events}));
         let answer = request.send().await.expect("the node answers");
         (answer.status().as_u16(), answer.json().await.unwrap())
@@ -226,4 +227,17 @@ async fn a_disk_that_fills_up_is_refused_early_and_nothing_is_damaged() {
     cluster.until("every disk has room again", async |cluster: &Cluster| cluster.disks(0).await == ["ok", "ok", "ok"]).await;
     cluster.assert_all_the_same().await;
     cluster.assert_all_run();
+}
+
+/// An event's worth of letters that do not compress, others for each number.
+fn noise(number: usize) -> String {
+    // The generator Xorshift64, by Marsaglia.
+    let mut state = number as u64 + 1;
+    let letter = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[(state >> 58) as usize])
+    };
+    std::iter::repeat_with(letter).take(EVENT_BYTES).collect()
 }

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// Different events; after so many they come again, with other times.
 const EVENTS: usize = 1_024;
 
+/// As many as make noise that does not compress.
+const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
 /// The events of one size. What stands behind the time is made once: else that would be most of what a publisher does.
 pub struct Payload {
     tails: Vec<String>,
@@ -37,7 +40,7 @@ fn tail(size: usize, fields: String, random: &mut Random) -> String {
     let room = size.saturating_sub(open.len() + close.len());
     let (fields, filler) = match room.checked_sub(fields.len()) {
         Some(left) if !fields.is_empty() => (fields, " ".repeat(left)),
-        _ => (String::new(), (0..room).map(|_| char::from(b"0123456789abcdef"[random.below(16)])).collect()),
+        _ => (String::new(), (0..room).map(|_| char::from(LETTERS[random.below(LETTERS.len())])).collect()),
     };
     [&fields, open, &filler, close].concat()
 }

@@ -197,6 +197,7 @@ fn publish_connected(mesh: &Inner, link: &Link, Acceptor { identity: peer, proto
     tracing::info!(node = link.node, address = link.address, boot = peer.boot, version = %peer.version, protocol, "peer connected");
     publish(mesh, link, |state| {
         let (since, version) = (Instant::now(), peer.version.clone());
+        mesh.spoken().insert(link.node, *protocol);
         *state = PeerState::Connected { since, boot: peer.boot, version, protocol: *protocol, rtt_us: 0 };
         true
     });

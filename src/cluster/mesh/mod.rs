@@ -64,6 +64,8 @@ struct Inner {
     counters: Arc<Counters>,
     identity: watch::Sender<Identity>,
     states: watch::Sender<PeerStates>,
+    /// The version of the protocol that was spoken last with each peer, also with those that are down.
+    spoken: Mutex<BTreeMap<NodeId, u16>>,
     links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
     token: CancellationToken,
     tracker: TaskTracker,
@@ -72,6 +74,10 @@ struct Inner {
 impl Inner {
     fn links(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<Link>>> {
         self.links.lock().expect("nothing panics while it holds the links")
+    }
+
+    fn spoken(&self) -> MutexGuard<'_, BTreeMap<NodeId, u16>> {
+        self.spoken.lock().expect("nothing panics while it holds this")
     }
 
     async fn is_member(&self) {
@@ -115,6 +121,7 @@ impl Mesh {
             counters: Arc::default(),
             identity: watch::Sender::new(identity),
             states: watch::Sender::new(PeerStates::default()),
+            spoken: Mutex::default(),
             links: Mutex::default(),
             token: CancellationToken::new(),
             tracker: TaskTracker::new(),
@@ -173,6 +180,15 @@ impl Mesh {
     /// Every peer's state; changes are told at once, but for the round-trip time.
     pub fn peers(&self) -> watch::Receiver<PeerStates> {
         self.inner.states.subscribe()
+    }
+
+    /// Whether the node speaks this version of the peer protocol; one that is down, as when it was heard last.
+    pub fn knows_protocol(&self, node: NodeId, version: u16) -> bool {
+        let own = self.inner.identity.borrow().node;
+        match node == own {
+            true => *self.inner.options.protocols().end() >= version,
+            false => self.inner.spoken().get(&node).is_some_and(|spoken| *spoken >= version),
+        }
     }
 
     pub fn counters(&self) -> &Counters {

@@ -98,7 +98,8 @@ pub struct Options {
 /// |---|---|
 /// | 1 | frames, consensus, and what nodes ask of each other |
 /// | 2 | what survivors say about a peer that is gone (`cluster::evidence`) |
-pub const PROTOCOLS: RangeInclusive<u16> = 1..=2;
+/// | 3 | packed commands in the logs of streams (`core::pack`) |
+pub const PROTOCOLS: RangeInclusive<u16> = 1..=3;
 
 impl Options {
     pub fn new(secret: Secret) -> Options {

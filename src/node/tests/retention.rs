@@ -39,7 +39,7 @@ impl Cluster {
     async fn fill_segments(&self, stream: &StreamName, count: u32) {
         let newest = || self.nodes.iter().map(|node| node.inner.store.group(0).newest_segment()).min().unwrap();
         let until = newest() + count;
-        let data = "x".repeat(200_000);
+        let data = noise(0, 200_000);
         while newest() < until {
             self.nodes[0].publish(stream, publish(vec![event("a", None, &data)])).await.unwrap();
         }
@@ -99,7 +99,7 @@ async fn checkpoints_go_with_what_they_describe() {
 
 /// As long as an event's id may be.
 fn long_id(number: usize) -> String {
-    format!("{number:0>256}")
+    noise(number, 256)
 }
 
 #[tokio::test(flavor = "multi_thread")]
