@@ -74,7 +74,7 @@ async fn a_short_node_leads_nothing_and_a_short_majority_takes_nothing() {
 async fn a_full_follower_takes_no_entries_until_it_has_room() {
     let cluster = Cluster::start(3).await;
     let orders = name("orders");
-    let large = || soon(vec![event("a", None, &"x".repeat(100_000))]);
+    let large = || soon(vec![event("a", None, &noise(0, 100_000))]);
     cluster.nodes[0].publish(&orders, large()).await.unwrap();
     let leader = cluster.leader(&orders).unwrap();
     let full = (leader + 1) % 3;

@@ -100,7 +100,7 @@ async fn a_rolling_upgrade_loses_nothing() {
             acknowledged.extend(publisher.stop().await);
         }
     }
-    until("all speak the new version", || cluster.nodes.iter().all(|node| spoken(node) == [2, 2])).await;
+    until("all speak the new version", || cluster.nodes.iter().all(|node| spoken(node) == [3, 3])).await;
     assert!(acknowledged.len() > 20);
     for node in &cluster.nodes {
         check_kept(node, &orders, acknowledged.clone()).await;

@@ -108,7 +108,7 @@ async fn a_replica_that_folds_otherwise_is_found() {
 async fn a_replica_that_is_behind_or_away_is_told_apart() {
     let cluster = Cluster::start(3).await;
     let orders = name("orders");
-    let one = || publish(vec![event("a", None, &"x".repeat(100_000))]);
+    let one = || publish(vec![event("a", None, &noise(0, 100_000))]);
     cluster.nodes[0].publish(&orders, one()).await.unwrap();
     let (follower, leader) = cluster.follower_and_leader(&orders).await;
     // A full disk keeps it behind.
