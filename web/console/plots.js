@@ -78,7 +78,7 @@ function options(width, columns, tones, show) {
     scales: { y: { range: (_, low, high) => [0, Math.max(high ?? 0, 1) * 1.12] } },
     axes: [
       { ...axis, grid: { show: false }, space: 90, size: 22, gap: 4, values: (_, ticks) => ticks.map(time) },
-      { ...axis, size: 48, gap: 6, space: 34, values: (_, ticks) => ticks.map((value) => (value === 0 ? "0" : show(value))) },
+      { ...axis, size: 56, gap: 6, space: 34, values: (_, ticks) => ticks.map((value) => (value === 0 ? "0" : show(value))) },
     ],
     series: [
       {},
