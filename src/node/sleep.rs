@@ -26,7 +26,7 @@ use futures_util::{StreamExt, future, stream};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 /// How often a leader looks for streams that may sleep, and a step of the round is taken.
 const LOOK: Duration = Duration::from_millis(250);
@@ -284,14 +284,18 @@ impl Inner {
         self.awake(&self.stream_of_group(group)?).await
     }
 
-    /// A group of this node, the catalog's too. One that sleeps is opened, and has been led by this node or another, if it can be.
+    /// A group of this node, the catalog's too. One that sleeps is opened, and has its leader then, if it can have one so soon.
     pub async fn open_group(self: &Arc<Inner>, group: u64) -> Option<Group> {
         if let Some(open) = self.groups.get(group) {
             return Some(open);
         }
-        let woken = self.awake_group(group).await?.group;
-        let known = woken.current();
-        woken.changed_within(known, ELECTION_WAIT).await;
+        let stream = self.stream_of_group(group)?;
+        let woken = self.awake(&stream).await?.group;
+        // What it knows of a leader at first is of before it slept.
+        let leads_here = self.would_lead(&stream) == Some(self.id);
+        let mut leadership = woken.leadership();
+        let elected = leadership.wait_for(|now| if leads_here { now.mine.is_some() } else { now.leader.is_some() });
+        let _ = timeout(ELECTION_WAIT, elected).await;
         Some(woken)
     }
 

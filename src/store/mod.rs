@@ -196,7 +196,9 @@ impl Store {
 
     /// Whether there is anything of the group.
     pub fn has_group(&self, id: u64) -> bool {
-        self.0.shared.cells().get(&id).is_some_and(|cell| !cell.state().is_empty())
+        // One lock at a time.
+        let cell = self.0.shared.cells().get(&id).cloned();
+        cell.is_some_and(|cell| !cell.state().is_empty())
     }
 
     /// A handle to a group, which need not exist yet.
