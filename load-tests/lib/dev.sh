@@ -30,6 +30,12 @@ stop() {
 trap 'stop; rm -rf "$DATA"' EXIT
 trap 'exit 130' INT TERM
 
+# ticks PID…: processor time of these processes so far, in all.
+ticks() {
+    local pid
+    for pid; do awk '{ print $14 + $15 }' "/proc/$pid/stat"; done | awk '{ sum += $1 } END { print sum }'
+}
+
 url() { echo "http://127.0.0.1:$((PORT + $1))"; }
 
 # start: returns when every node is ready.

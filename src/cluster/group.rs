@@ -233,15 +233,21 @@ impl Group {
     /// What this replica would bring into an election, and who votes; `None` where there is a leader besides the one that is gone, or
     /// this replica has no vote.
     pub(super) async fn standing(&self, gone: u64) -> Option<(Standing, Voters)> {
+        let (standing, voters) = self.footing().await?;
+        let led = standing.vote.committed && standing.vote.leader_id.node_id != gone;
+        (!led).then_some((standing, voters))
+    }
+
+    /// The same whoever leads; `None` where this replica has no vote, or must not stand yet.
+    async fn footing(&self) -> Option<(Standing, Voters)> {
         let state = self.inner.raft.with_raft_state(|state| {
             let voters: Voters = state.membership_state.effective().membership().get_joint_config().clone();
             (Standing { vote: *state.vote_ref(), last: state.log_ids.last().copied() }, voters)
         });
         let (standing, voters) = timeout(STANDING_WAIT, state).await.ok()?.ok()?;
-        let led = standing.vote.committed && standing.vote.leader_id.node_id != gone;
         let votes = voters.iter().any(|set| set.contains(&self.inner.node));
         let quiet = self.inner.quiet_until.is_some_and(|until| standing.last.is_none_or(|last| last.index() < until));
-        (!led && votes && !quiet).then_some((standing, voters))
+        (votes && !quiet).then_some((standing, voters))
     }
 
     /// Stands for election in the place of a leader that was seen gone at `since`, whatever lease voters gave it.
@@ -259,14 +265,8 @@ impl Group {
     /// The end of the log that this replica would bring into an election, in the order in which voters judge it; `None` where it must not
     /// stand, or has no vote.
     pub async fn candidacy(&self) -> Option<Candidacy> {
-        let state = self.inner.raft.with_raft_state(|state| {
-            let votes = state.membership_state.effective().membership().voter_ids().collect::<BTreeSet<u64>>();
-            (votes, state.log_ids.last().copied())
-        });
-        let (votes, last) = timeout(STANDING_WAIT, state).await.ok()?.ok()?;
-        let is_quiet = self.inner.quiet_until.is_some_and(|until| last.is_none_or(|last| last.index() < until));
-        let last = last.filter(|_| votes.contains(&self.inner.node) && !is_quiet)?;
-        Some(Candidacy { term: last.committed_leader_id().term, leader: last.committed_leader_id().node_id, index: last.index() })
+        let (standing, _) = self.footing().await?;
+        standing.candidacy()
     }
 
     /// Stands for election, where no voter has heard of a leader of late.

@@ -232,7 +232,7 @@ impl Task {
         let leader = match &local {
             Some(local) => local.group.current().leader?,
             // It is being opened, which takes some milliseconds.
-            None if stream.placement().contains(&node.id) && !node.is_out(stream.group) && self.failures < OPENING_TRIES => {
+            None if stream.is_held_by(node.id) && !node.is_out(stream.group) && self.failures < OPENING_TRIES => {
                 self.failures += 1;
                 return None;
             }

@@ -55,7 +55,7 @@ async fn look_at(node: &Arc<Inner>, news: News) {
     let created = news.created.iter().filter_map(|name| node.directory.stream(name));
     let changed: Vec<Arc<Stream>> = news.changed.iter().filter_map(|group| node.stream_of_group(*group)).collect();
     let records = created.chain(changed.iter().filter_map(|stream| node.directory.stream(&stream.name)));
-    let records: Vec<StreamRecord> = records.filter(|record| is_new(node, record, holds(node, record))).collect();
+    let records: Vec<StreamRecord> = records.filter(|record| is_new(node, record)).collect();
     stream::iter(records).for_each_concurrent(OPENING, |record| open(node, record)).await;
     for stream in changed {
         close_elsewhere(node, &stream).await;
@@ -63,10 +63,8 @@ async fn look_at(node: &Arc<Inner>, news: News) {
 }
 
 fn wanted(node: &Inner) -> Vec<StreamRecord> {
-    let kept = kept(node);
     let catalog = node.directory.read();
-    let holds = |record: &StreamRecord| record.placement.contains(&node.id) || kept.contains(&record.group);
-    catalog.streams.values().filter(|record| is_new(node, record, holds(record))).cloned().collect()
+    catalog.streams.values().filter(|record| is_new(node, record)).cloned().collect()
 }
 
 fn holds(node: &Inner, record: &StreamRecord) -> bool {
@@ -74,10 +72,10 @@ fn holds(node: &Inner, record: &StreamRecord) -> bool {
 }
 
 /// Whether the record says something that this node has not acted on.
-fn is_new(node: &Inner, record: &StreamRecord, holds: bool) -> bool {
+fn is_new(node: &Inner, record: &StreamRecord) -> bool {
     match node.stream_of_group(record.group) {
-        Some(stream) => *stream.record() != *record || (holds && stream.local().is_none() && stream.is_awake()),
-        None => holds,
+        Some(stream) => *stream.record() != *record || (stream.local().is_none() && stream.is_awake() && holds(node, record)),
+        None => holds(node, record),
     }
 }
 
@@ -85,12 +83,6 @@ fn is_new(node: &Inner, record: &StreamRecord, holds: bool) -> bool {
 fn holds_data(node: &Inner, group: u64) -> bool {
     let left = node.left.lock().expect("nobody panics while holding it").contains(&group);
     !left && node.store.has_group(group)
-}
-
-/// Groups with data here that may still count on this node, wherever the catalog places them.
-fn kept(node: &Inner) -> BTreeSet<u64> {
-    let left = node.left.lock().expect("nobody panics while holding it");
-    node.store.groups().into_iter().filter(|group| !left.contains(group)).collect()
 }
 
 /// Acts on what the catalog says of a stream.
@@ -209,9 +201,8 @@ async fn delete(node: &Arc<Inner>, stream: &Arc<Stream>) {
     stream.set_local(None);
     node.groups.close(stream.group).await;
     node.streams.write().expect("nobody panics while holding it").remove(&stream.group);
-    let given_out = stream.group < node.directory.read().next_group;
-    if given_out && node.store.has_group(stream.group) {
-        remove(node, stream.group, true).await;
+    if node.store.has_group(stream.group) {
+        clear_away(node, stream.group).await;
     }
 }
 
@@ -251,19 +242,24 @@ async fn sweep(node: &Arc<Inner>) {
         catalog.streams.values().filter(|record| record.placement.contains(&node.id)).map(|record| record.group).collect()
     };
     node.left.lock().expect("nobody panics while holding it").retain(|group| !here.contains(group));
-    for group in closed.difference(&here).copied() {
-        let (deleted, elsewhere) = {
-            let catalog = node.directory.read();
-            let record = catalog.stream_of_group(group);
-            (record.is_none() && group < catalog.next_group, record.is_some_and(|record| !record.placement.contains(&node.id)))
-        };
-        if elsewhere && node.fence_of(group).is_some() {
-            settle(node, group).await;
-        }
-        let left = node.left.lock().expect("nobody panics while holding it").contains(&group);
-        if deleted || (elsewhere && left) {
-            remove(node, group, deleted).await;
-        }
+    for group in closed.difference(&here) {
+        clear_away(node, *group).await;
+    }
+}
+
+/// Deletes the data of one closed group, if it may go.
+async fn clear_away(node: &Inner, group: u64) {
+    let (deleted, elsewhere) = {
+        let catalog = node.directory.read();
+        let record = catalog.stream_of_group(group);
+        (record.is_none() && group < catalog.next_group, record.is_some_and(|record| !record.placement.contains(&node.id)))
+    };
+    if elsewhere && node.fence_of(group).is_some() {
+        settle(node, group).await;
+    }
+    let left = node.left.lock().expect("nobody panics while holding it").contains(&group);
+    if deleted || (elsewhere && left) {
+        remove(node, group, deleted).await;
     }
 }
 

@@ -133,7 +133,7 @@ pub async fn retain(local: &Local, settings: &Settings, now: Time) -> Result<()>
         before_seq = before_seq.max(fitting(local, state.first_seq, state.last_seq, max_bytes).await?);
     }
     if let Some(max_age_ms) = settings.max_age_ms
-        && state.last_seq >= state.first_seq
+        && !state.is_empty()
     {
         let since = Time(now.0.saturating_sub_unsigned(max_age_ms.saturating_mul(1000)));
         before_seq = before_seq.max(first_since(local, since).await?);

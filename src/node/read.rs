@@ -199,7 +199,7 @@ impl Reader {
         if let Some(local) = self.node.opened(&self.stream).await {
             return Ok(Some(local));
         }
-        if !self.stream.placement().contains(&self.node.id) {
+        if !self.stream.is_held_by(self.node.id) {
             return Ok(None);
         }
         let mut locals = self.stream.locals();

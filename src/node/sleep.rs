@@ -18,7 +18,7 @@ use super::remote::{Sleep, Wake, Woken, method};
 use super::stream::{Local, Slept, Stream};
 use super::streams::Status;
 use super::{Inner, placing};
-use crate::cluster::{Group, mesh::Lane};
+use crate::cluster::{Candidacy, Group, mesh::Lane};
 use crate::core::catalog::NodeState;
 use crate::core::limits;
 use bytes::Bytes;
@@ -132,20 +132,22 @@ fn may_sleep(node: &Inner, stream: &Stream, local: &Local) -> bool {
     let holders: BTreeSet<u64> = record.placement.iter().copied().collect();
     let progress = local.group.progress();
     let all_have_all = progress.values().all(|progress| progress.voter && progress.lag == Some(0));
-    let stay = |id: &u64| if *id == node.id { !*node.leaving.borrow() } else { node.stays(*id) };
     record.has_begun()
         && !forgets_soon(stream, local)
         && local.group.members_are(&holders)
         && all_have_all
-        && holders.iter().all(stay)
+        && holders.iter().all(|id| node.stays(*id))
         && local.group.folded().purgeable().is_none()
 }
 
 /// Whether a stream has events that it will forget by age before long.
 fn forgets_soon(stream: &Stream, local: &Local) -> bool {
-    let state = local.replica.current();
-    let soon = stream.settings().max_age_ms.is_some_and(|age| Duration::from_millis(age) / AGED_PART < AGED_LEAST);
-    soon && state.last_seq >= state.first_seq
+    longest_sleep(stream).is_some_and(|longest| longest < AGED_LEAST) && !local.replica.current().is_empty()
+}
+
+/// How long a stream with events may sleep that forgets by age.
+fn longest_sleep(stream: &Stream) -> Option<Duration> {
+    stream.settings().max_age_ms.map(|age| Duration::from_millis(age) / AGED_PART)
 }
 
 /// At the leader.
@@ -189,7 +191,7 @@ pub async fn asked_to_sleep(node: &Inner, from: u64, body: Bytes) -> super::Resu
     let local = stream.local().filter(|local| local.group.current().leader == Some(from)).ok_or_else(stays_awake)?;
     let least = least(node.sleep_after.ok_or_else(stays_awake)?);
     let is_used = stream.used().is_some_and(|used| used.elapsed() < least);
-    if is_used || *node.leaving.borrow() || !close(node, &stream, &local, &ask).await {
+    if is_used || !node.stays(node.id) || !close(node, &stream, &local, &ask).await {
         return Err(stays_awake());
     }
     Ok(Bytes::new())
@@ -209,8 +211,8 @@ pub async fn asked_to_wake(node: &Arc<Inner>, body: Bytes) -> super::Result<Byte
     Ok(Woken { leads, end: candidacy(node, &local).await }.encode())
 }
 
-async fn candidacy(node: &Inner, local: &Local) -> Option<crate::cluster::Candidacy> {
-    if *node.leaving.borrow() || node.disk.is_short(node.id) { None } else { local.group.candidacy().await }
+async fn candidacy(node: &Inner, local: &Local) -> Option<Candidacy> {
+    if !node.stays(node.id) || node.disk.is_short(node.id) { None } else { local.group.candidacy().await }
 }
 
 /// Once the replica here was opened: wakes the others, and has the best of them stand for election where nobody leads.
@@ -259,8 +261,8 @@ fn needs_a_look(node: &Inner, stream: &Stream) -> bool {
         return false;
     }
     let Some(Slept { state, since, .. }) = stream.slept() else { return true };
-    let aged = stream.settings().max_age_ms.map(|age| (Duration::from_millis(age) / AGED_PART).clamp(AGED_LEAST, AGED_MOST));
-    aged.is_some_and(|aged| state.last_seq >= state.first_seq && since.elapsed() >= aged)
+    let longest = longest_sleep(stream).map(|longest| longest.clamp(AGED_LEAST, AGED_MOST));
+    !state.is_empty() && longest.is_some_and(|longest| since.elapsed() >= longest)
 }
 
 impl Inner {
@@ -309,7 +311,7 @@ impl Inner {
 
     /// Whether a replica belongs here that is closed for want of use.
     pub fn is_asleep(&self, stream: &Stream) -> bool {
-        !stream.is_awake() && stream.local().is_none() && stream.placement().contains(&self.id)
+        !stream.is_awake() && stream.local().is_none() && stream.is_held_by(self.id)
     }
 
     /// What there is to say of a sleeping stream without waking it: all its replicas have what this one had. `None`: it is awake, or was
@@ -323,8 +325,7 @@ impl Inner {
     /// Who would lead the stream if it woke now, as this node sees it: all replicas of a sleeping stream are equal.
     pub fn would_lead(&self, stream: &Stream) -> Option<u64> {
         let fit = |id: &u64| {
-            let stays = if *id == self.id { !*self.leaving.borrow() } else { self.stays(*id) };
-            stays && !self.disk.is_short(*id) && self.directory.node(*id).is_some_and(|node| node.state == NodeState::Active)
+            self.stays(*id) && !self.disk.is_short(*id) && self.directory.node(*id).is_some_and(|node| node.state == NodeState::Active)
         };
         let placement = stream.placement();
         placement.iter().copied().find(fit).or_else(|| placement.into_iter().find(|id| self.is_up(*id)))

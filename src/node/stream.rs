@@ -149,6 +149,10 @@ impl Stream {
         self.record().placement.clone()
     }
 
+    pub fn is_held_by(&self, node: u64) -> bool {
+        self.record().placement.contains(&node)
+    }
+
     pub fn local(&self) -> Option<Local> {
         self.local.borrow().clone()
     }

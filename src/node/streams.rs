@@ -221,8 +221,11 @@ impl Inner {
         id == self.id || self.mesh.peers().borrow().get(&id).is_some_and(PeerState::is_connected)
     }
 
-    /// Whether the other node can be reached and did not say that it leaves.
+    /// Whether the node can be reached and did not say that it leaves; of this one, whether it does not.
     pub fn stays(&self, id: u64) -> bool {
+        if id == self.id {
+            return !*self.leaving.borrow();
+        }
         let leaving = self.leavers.lock().expect("nobody panics while holding it").get(&id).copied();
         matches!(self.mesh.peers().borrow().get(&id), Some(PeerState::Connected { boot, .. }) if leaving != Some(*boot))
     }
@@ -356,9 +359,9 @@ impl Inner {
     /// Refuses a leader to be that cannot take over as far as this node knows; the present leader may know more.
     fn check_successor(&self, stream: &Stream, to: u64) -> Result<()> {
         let drains = self.directory.node(to).is_some_and(|node| node.state != NodeState::Active);
-        let leaves = if to == self.id { *self.leaving.borrow() } else { self.is_up(to) && !self.stays(to) };
+        let leaves = self.is_up(to) && !self.stays(to);
         let why = match () {
-            () if !stream.placement().contains(&to) => format!("holds no replica of {}", stream.name),
+            () if !stream.is_held_by(to) => format!("holds no replica of {}", stream.name),
             () if drains || leaves => "is leaving".to_owned(),
             () if !self.is_up(to) => "cannot be reached".to_owned(),
             () if to == self.id && self.is_out(stream.group) => "has a damaged replica".to_owned(),

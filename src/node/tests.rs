@@ -13,6 +13,7 @@ mod verify;
 
 use super::*;
 use crate::core::{Discard, NewEvent, SettingsPatch, StreamName, SubjectFilter, Text};
+use crate::store::crash::Random;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -124,6 +125,17 @@ impl Cluster {
         self.nodes[at] = node.unwrap();
     }
 
+    /// Stops every node, and starts all of them again.
+    async fn restart_all(&mut self) {
+        for node in &self.nodes {
+            node.stop().await;
+        }
+        for at in 0..self.nodes.len() {
+            self.restart(at).await;
+        }
+        self.wait_ready().await;
+    }
+
     fn group(&self, stream: &StreamName) -> u64 {
         self.nodes[0].inner.directory.stream(stream).unwrap().group
     }
@@ -194,14 +206,9 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 
 /// Letters that do not compress, others for each number.
 fn noise(number: usize, bytes: usize) -> String {
-    // The generator SplitMix64, by Steele, Lea and Flood.
-    let letter = |at: usize| {
-        let mut z = ((number as u64) << 32 | at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[(z >> 58) as usize])
-    };
-    (0..bytes).map(letter).collect()
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut random = Random((number as u64) << 32);
+    std::iter::repeat_with(|| char::from(LETTERS[random.below(64) as usize])).take(bytes).collect()
 }
 
 fn name(name: &str) -> StreamName {
@@ -400,13 +407,7 @@ async fn everything_is_there_after_a_restart_of_all() {
         cluster.nodes[number % 3].publish(&orders, publish(vec![event("a", None, &number.to_string())])).await.unwrap();
     }
     let before = read_all(&cluster.nodes[0], &orders).await;
-    for node in &cluster.nodes {
-        node.stop().await;
-    }
-    for at in 0..3 {
-        cluster.restart(at).await;
-    }
-    cluster.wait_ready().await;
+    cluster.restart_all().await;
     for node in &cluster.nodes {
         assert_eq!(read_all(node, &orders).await, before);
     }

@@ -86,7 +86,7 @@ fn retain(node: &Arc<Inner>, stream: &Arc<Stream>, busy: &Busy) {
     let state = local.replica.current();
     let over = |bound: Option<u64>, value: u64| bound.is_some_and(|bound| value > bound);
     let too_much = over(settings.max_events, state.last_seq + 1 - state.first_seq) || over(settings.max_bytes, state.bytes);
-    let may_be_old = settings.max_age_ms.is_some() && state.last_seq >= state.first_seq;
+    let may_be_old = settings.max_age_ms.is_some() && !state.is_empty();
     let trims = (too_much && settings.discard == crate::core::Discard::Old || may_be_old) && leads(&local.group);
     let purges = needless_through(&local).is_some_and(|index| may_purge(node, &local.group, index));
     if !trims && !purges {
@@ -107,7 +107,7 @@ fn retain(node: &Arc<Inner>, stream: &Arc<Stream>, busy: &Busy) {
 fn needless_through(local: &Local) -> Option<u64> {
     let applied = local.group.folded().applied_log_id().map(|id| id.index());
     let state = local.replica.current();
-    if state.first_seq > state.last_seq { applied } else { local.replica.machine().needless_through() }
+    if state.is_empty() { applied } else { local.replica.machine().needless_through() }
 }
 
 /// Whether the group's log can be purged, now that its entries up to the index are not needed.

@@ -3,6 +3,7 @@
 //! Each node's data is on a tmpfs, which only root may mount: where that is not allowed, the test says so and does nothing.
 
 use crate::support::{PATIENCE, expect};
+use evermesh::store::crash::Random;
 use reqwest::Client;
 use serde_json::{Value, json};
 use std::{
@@ -231,13 +232,7 @@ async fn a_disk_that_fills_up_is_refused_early_and_nothing_is_damaged() {
 
 /// An event's worth of letters that do not compress, others for each number.
 fn noise(number: usize) -> String {
-    // The generator Xorshift64, by Marsaglia.
-    let mut state = number as u64 + 1;
-    let letter = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[(state >> 58) as usize])
-    };
-    std::iter::repeat_with(letter).take(EVENT_BYTES).collect()
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut random = Random((number as u64) << 32);
+    std::iter::repeat_with(|| char::from(LETTERS[random.below(64) as usize])).take(EVENT_BYTES).collect()
 }

@@ -3,9 +3,10 @@
 //! Every voter that hears the same statements comes to the same verdict, so one of them stands and nobody competes. Where they heard
 //! different ones two may stand: consensus allows one leader a term whatever is decided here, and the next round settles it.
 
+use crate::cluster::group::Candidacy;
 use crate::cluster::members::{Voters, agree};
 use crate::cluster::mesh::NodeId;
-use crate::cluster::types::{LogId, Vote};
+use crate::cluster::types::{LeaderId, LogId, Vote};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio::time::Instant;
 
@@ -18,8 +19,10 @@ pub struct Standing {
 
 impl Standing {
     /// The order of logs: a voter grants its vote to nobody whose log is before its own.
-    fn log(&self) -> Option<(u64, u64, u64)> {
-        self.last.map(|last| (last.committed_leader_id().term, last.committed_leader_id().node_id, last.index()))
+    pub fn candidacy(&self) -> Option<Candidacy> {
+        let last = self.last?;
+        let LeaderId { term, node_id: leader } = *last.committed_leader_id();
+        Some(Candidacy { term, leader, index: last.index() })
     }
 }
 
@@ -60,7 +63,7 @@ pub fn judge(case: &Case<'_>) -> Verdict {
         return Verdict::Listen;
     }
     let voters: BTreeSet<NodeId> = case.voters.iter().flatten().copied().filter(|id| agrees(*id)).collect();
-    let best = voters.into_iter().max_by_key(|id| (case.said[id].log(), mix(case.group, *id), *id));
+    let best = voters.into_iter().max_by_key(|id| (case.said[id].candidacy(), mix(case.group, *id), *id));
     match best {
         Some(best) if best == case.own => Verdict::Stand,
         Some(best) => Verdict::Yield(best),
@@ -138,7 +141,6 @@ impl Book {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::types::LeaderId;
     use std::time::Duration;
 
     const GROUP: u64 = 7;

@@ -94,6 +94,13 @@ pub struct State {
     pub last_time: Time,
 }
 
+impl State {
+    /// Whether retention left no event.
+    pub fn is_empty(&self) -> bool {
+        self.first_seq > self.last_seq
+    }
+}
+
 /// A stream's replicated state.
 ///
 /// - `first_seq <= last_seq + 1`, and neither ever decreases.

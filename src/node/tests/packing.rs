@@ -17,13 +17,7 @@ async fn publish_readings(protocol_max: Option<u16>) -> Vec<u8> {
     let versions = entries().iter().filter(|entry| entry.payload.len() > 500).flat_map(|entry| version(&entry.payload)).collect();
     drop(log);
     // From the log, and not from what is kept of it in memory.
-    for node in &cluster.nodes {
-        node.stop().await;
-    }
-    for at in 0..3 {
-        cluster.restart(at).await;
-    }
-    cluster.wait_ready().await;
+    cluster.restart_all().await;
     for node in &cluster.nodes {
         let read: Vec<String> = read_all(node, &stream).await.into_iter().map(|(_, data)| data).collect();
         assert_eq!(read, data);

@@ -27,18 +27,7 @@ impl Cluster {
 
     /// The data of every event, read through one node.
     async fn read_through(&self, at: usize, stream: &StreamName) -> Vec<String> {
-        let mut reader = self.nodes[at].reader(stream, From::Earliest, None).await.unwrap();
-        let mut read = Vec::new();
-        loop {
-            let chunk = reader.next(Take { events: 100, wait: Duration::ZERO }).await.unwrap();
-            if chunk.items.is_empty() {
-                return read;
-            }
-            read.extend(chunk.items.into_iter().filter_map(|item| match item {
-                Item::Event(delivery) => Some(String::from_utf8(delivery.event.data.to_vec()).unwrap()),
-                Item::Gap { .. } => None,
-            }));
-        }
+        read_all(&self.nodes[at], stream).await.into_iter().map(|(_, data)| data).collect()
     }
 }
 
@@ -112,14 +101,8 @@ async fn a_cluster_starts_asleep_and_has_everything() {
         cluster.nodes[0].put_stream(stream, SettingsPatch::default()).await.unwrap();
         cluster.publish_through(1, stream, "before").await;
     }
-    for node in &cluster.nodes {
-        node.stop().await;
-    }
     cluster.build.sleep_after = Some(PATIENCE);
-    for at in 0..3 {
-        cluster.restart(at).await;
-    }
-    cluster.wait_ready().await;
+    cluster.restart_all().await;
     for (at, stream) in streams.iter().enumerate() {
         assert_eq!(cluster.publish_through(at % 3, stream, "after").await, 2);
         assert_eq!(cluster.read_through((at + 1) % 3, stream).await, ["before", "after"]);
@@ -133,12 +116,7 @@ async fn a_stream_that_was_not_used_since_the_start_is_looked_at_once() {
     let stream = name("forgotten");
     cluster.nodes[0].put_stream(&stream, SettingsPatch::default()).await.unwrap();
     cluster.wait_asleep(&stream).await;
-    for node in &cluster.nodes {
-        node.stop().await;
-    }
-    for at in 0..3 {
-        cluster.restart(at).await;
-    }
+    cluster.restart_all().await;
     let seen = |node: &Node| node.inner.stream_of_group(1).is_some_and(|stream| stream.slept().is_some());
     until("it was awake and sleeps again", || cluster.nodes.iter().all(seen)).await;
     cluster.stop().await;
