@@ -4,14 +4,16 @@
 //! so nothing here has to be right for safety, and there is no state between open and closed that could get stuck.
 //!
 //! - **To sleep** is the leader's idea: every replica has all there is, nobody reads, nothing came for a while. It asks the others to close
-//!   theirs ([`asked_to_sleep`]); each may refuse. When all have done so it closes its own, else it wakes those that did.
+//!   theirs ([`asked_to_sleep`]); each may refuse. When all have done so it closes its own, else it wakes those that did. Nodes that are
+//!   down need not agree, as long as the others are a majority; these remember who was lacking.
 //! - **Awake** it is again as soon as one replica is opened: by whoever publishes or reads, by a peer's message of consensus, or because
 //!   the catalog says something new of the stream (`placing`). The replica that opens calls the others ([`rouse`]), and the one with
 //!   the longest log stands for election; of equal ones the one that the catalog prefers. That takes some milliseconds; where it fails
 //!   the timers of consensus elect.
 //! - A node starts with all its replicas asleep, but those of streams that have not begun.
-//! - **The round.** Somebody has to see what changed while everybody slept or was down: each stream is woken once after a start, and where
-//!   it forgets by age now and then, by the node that would lead it.
+//! - **The round.** Somebody has to see what changed while everybody slept or was down: each node wakes once after its start what has not
+//!   been awake since, and what fell asleep without a node that is back; and where a stream forgets by age, the node that would lead it does
+//!   so now and then. What no majority could wake is left alone.
 
 use super::error::Error;
 use super::remote::{Sleep, Wake, Woken, method};
@@ -19,7 +21,7 @@ use super::stream::{Local, Slept, Stream};
 use super::streams::Status;
 use super::{Inner, placing};
 use crate::cluster::{Candidacy, Group, mesh::Lane};
-use crate::core::catalog::NodeState;
+use crate::core::catalog::{NodeState, StreamRecord};
 use crate::core::limits;
 use bytes::Bytes;
 use futures_util::{StreamExt, future, stream};
@@ -38,8 +40,9 @@ const ELECTION_WAIT: Duration = Duration::from_millis(500);
 const AT_A_TIME: usize = 16;
 /// Messages of consensus that come so soon after a replica fell asleep were on their way before.
 const STRAGGLERS: Duration = Duration::from_millis(300);
-/// Streams that one step of the round looks at; it wakes one of them at most.
+/// Streams that one step of the round looks at; it wakes one of them at most, and so many of those that a node lacks which is back.
 const ROUND_STEP: usize = 1_000;
+const LACKED_STEP: usize = 8;
 /// A stream that forgets by age sleeps a part of that, but so long at least, or not at all …
 const AGED_PART: u32 = 10;
 const AGED_LEAST: Duration = Duration::from_secs(60);
@@ -126,18 +129,30 @@ fn least(after: Duration) -> Duration {
     after.min(Duration::from_millis(limits::SLEEP_AFTER_LEAST_MS))
 }
 
-/// Whether a stream led here has nothing left to do: everybody who holds it has everything, and is here to say so.
+/// Whether a stream led here has nothing left to do: everybody who holds it and can be reached has everything, and is no minority.
 fn may_sleep(node: &Inner, stream: &Stream, local: &Local) -> bool {
     let record = stream.record();
     let holders: BTreeSet<u64> = record.placement.iter().copied().collect();
+    let (here, lacking) = reachable(node, &record);
     let progress = local.group.progress();
-    let all_have_all = progress.values().all(|progress| progress.voter && progress.lag == Some(0));
+    let all_have_all = progress.iter().all(|(id, progress)| progress.voter && (progress.lag == Some(0) || lacking.contains(id)));
     record.has_begun()
         && !forgets_soon(stream, local)
         && local.group.members_are(&holders)
         && all_have_all
-        && holders.iter().all(|id| node.stays(*id))
+        && is_majority(&here, &record)
+        && here.iter().all(|id| node.stays(*id))
         && local.group.folded().purgeable().is_none()
+}
+
+/// Who holds the stream: the nodes that can be reached, and the others.
+fn reachable(node: &Inner, record: &StreamRecord) -> (Vec<u64>, Vec<u64>) {
+    let alive = node.alive();
+    record.placement.iter().partition(|id| alive.contains(id))
+}
+
+fn is_majority(nodes: &[u64], record: &StreamRecord) -> bool {
+    nodes.len() > record.placement.len() / 2
 }
 
 /// Whether a stream has events that it will forget by age before long.
@@ -154,9 +169,9 @@ fn longest_sleep(stream: &Stream) -> Option<Duration> {
 async fn fall_asleep(node: &Arc<Inner>, stream: Arc<Stream>, local: Local) {
     let Some(end) = local.group.candidacy().await else { return };
     let Some(leader) = local.group.current().mine else { return };
-    let record = stream.record();
-    let ask = Sleep { group: stream.group, term: leader.term, end };
-    let others: Vec<u64> = record.placement.iter().copied().filter(|id| *id != node.id).collect();
+    let (mut others, lacking) = reachable(node, &stream.record());
+    others.retain(|id| *id != node.id);
+    let ask = Sleep { group: stream.group, term: leader.term, end, lacking };
     let asked = others.iter().map(|id| node.mesh.call(*id, Lane::Consensus, method::SLEEP, ask.encode(), Instant::now() + ANSWER_WAIT));
     let agreed = future::join_all(asked).await.into_iter().all(|answer| answer.is_ok());
     if agreed && close(node, &stream, &local, &ask).await {
@@ -171,11 +186,15 @@ async fn fall_asleep(node: &Arc<Inner>, stream: Arc<Stream>, local: Local) {
 async fn close(node: &Inner, stream: &Arc<Stream>, local: &Local, ask: &Sleep) -> bool {
     let _opening = stream.opening().await;
     let record = stream.record();
+    let are_lacking = !ask.lacking.iter().any(|id| node.is_up(*id));
     let is_open = stream.local().is_some_and(|now| now.group.is(&local.group));
     let is_same = local.group.current().term == ask.term && local.group.candidacy().await == Some(ask.end);
     let has_applied = *local.group.folded().applied().borrow() == ask.end.index + 1;
-    if !is_open || !is_same || !has_applied || node.is_out(stream.group) || !stream.fall_asleep(local.replica.current(), ask.term, &record)
-    {
+    if !is_open || !is_same || !has_applied || !are_lacking || node.is_out(stream.group) {
+        return false;
+    }
+    let (state, lacking) = (local.replica.current(), ask.lacking.as_slice().into());
+    if !stream.fall_asleep(Slept { state, term: ask.term, since: Instant::now(), lacking }, &record) {
         return false;
     }
     stream.set_local(None);
@@ -242,27 +261,53 @@ async fn call_replica(node: &Inner, id: u64, group: u64, passes_on: bool) -> Opt
     Woken::decode(answer).ok()
 }
 
-/// One step of the round: looks at some streams, and wakes the first that needs it.
+/// One step of the round: looks at some streams, and wakes few of those that need it.
 fn go_round(node: &Arc<Inner>, round: &mut Vec<u64>) {
     if round.is_empty() {
         *round = node.streams.read().expect("nobody panics while holding it").keys().copied().collect();
     }
     let step = round.split_off(round.len().saturating_sub(ROUND_STEP));
     let mut streams = step.into_iter().filter_map(|group| node.stream_of_group(group));
-    if let Some(stream) = streams.find(|stream| needs_a_look(node, stream)) {
+    let (mut looks, mut lacked) = (1, LACKED_STEP);
+    while looks > 0 && lacked > 0 {
+        let Some(stream) = streams.next() else { break };
+        let left = match look_for(node, &stream) {
+            None => continue,
+            Some(Look::Lacked) => &mut lacked,
+            Some(Look::Unseen | Look::Aged) => &mut looks,
+        };
+        *left -= 1;
         node.call(&stream);
     }
-    // Those behind it have their turn first at the next step.
+    // Those behind have their turn first at the next step.
     round.extend(streams.map(|stream| stream.group));
 }
 
-fn needs_a_look(node: &Inner, stream: &Stream) -> bool {
-    if stream.is_awake() || node.would_lead(stream) != Some(node.id) || node.is_out(stream.group) {
-        return false;
+/// Why a sleeping stream is to be looked at.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Look {
+    /// It was not awake since this node's start.
+    Unseen,
+    /// A node is back without which it fell asleep.
+    Lacked,
+    /// It forgets by age, and slept long.
+    Aged,
+}
+
+/// Why the stream is to be woken by this node, if it is.
+pub fn look_for(node: &Inner, stream: &Stream) -> Option<Look> {
+    let record = stream.record();
+    let (here, _) = reachable(node, &record);
+    if !node.is_asleep(stream) || !is_majority(&here, &record) || node.is_out(stream.group) {
+        return None;
     }
-    let Some(Slept { state, since, .. }) = stream.slept() else { return true };
+    let Some(slept) = stream.slept() else { return Some(Look::Unseen) };
+    if slept.lacking.iter().any(|id| node.is_up(*id)) {
+        return Some(Look::Lacked);
+    }
     let longest = longest_sleep(stream).map(|longest| longest.clamp(AGED_LEAST, AGED_MOST));
-    !state.is_empty() && longest.is_some_and(|longest| since.elapsed() >= longest)
+    let is_long = !slept.state.is_empty() && longest.is_some_and(|longest| slept.since.elapsed() >= longest);
+    (is_long && node.would_lead(stream) == Some(node.id)).then_some(Look::Aged)
 }
 
 impl Inner {
@@ -314,15 +359,16 @@ impl Inner {
         !stream.is_awake() && stream.local().is_none() && stream.is_held_by(self.id)
     }
 
-    /// What there is to say of a sleeping stream without waking it: all its replicas have what this one had. `None`: it is awake, or was
-    /// not since this node's start.
+    /// What there is to say of a sleeping stream without waking it: all its replicas have what this one had, but those that were not
+    /// there. `None`: it is awake, or was not since this node's start.
     pub fn status_asleep(&self, stream: &Stream) -> Option<Status> {
-        let Slept { state, term, .. } = stream.slept().filter(|_| self.is_asleep(stream))?;
-        let lags = stream.placement().into_iter().map(|id| (id, Some(0))).collect();
+        let Slept { state, term, lacking, .. } = stream.slept().filter(|_| self.is_asleep(stream))?;
+        let lag = |id: u64| if lacking.contains(&id) { None } else { Some(0) };
+        let lags = stream.placement().into_iter().map(|id| (id, lag(id))).collect();
         Some(Status { state, term, leader: self.would_lead(stream), lags })
     }
 
-    /// Who would lead the stream if it woke now, as this node sees it: all replicas of a sleeping stream are equal.
+    /// Who would lead the stream if it woke now, as this node sees it: all replicas of a sleeping stream are taken for equal.
     pub fn would_lead(&self, stream: &Stream) -> Option<u64> {
         let fit = |id: &u64| {
             self.stays(*id) && !self.disk.is_short(*id) && self.directory.node(*id).is_some_and(|node| node.state == NodeState::Active)

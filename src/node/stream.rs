@@ -32,11 +32,13 @@ struct Use {
 }
 
 /// How a replica was when it fell asleep.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Slept {
     pub state: State,
     pub term: u64,
     pub since: Instant,
+    /// Nodes that could not be reached, and whose replicas may lack something.
+    pub lacking: Arc<[u64]>,
 }
 
 /// Somebody uses the replica here: it does not fall asleep meanwhile.
@@ -101,22 +103,22 @@ impl Stream {
         !std::mem::replace(&mut self.in_use().awake, true)
     }
 
-    /// From now on the replica here is to be closed, as it is in this term; false: somebody uses it, or the record is another than this
-    /// one and has to be acted on.
-    pub fn fall_asleep(&self, state: State, term: u64, record: &Arc<StreamRecord>) -> bool {
+    /// From now on the replica here is to be closed; false: somebody uses it, or the record is another than this one and has to be acted
+    /// on.
+    pub fn fall_asleep(&self, slept: Slept, record: &Arc<StreamRecord>) -> bool {
         let mut in_use = self.in_use();
         // Whoever changes it says so after the change.
         if in_use.users > 0 || !Arc::ptr_eq(&self.record(), record) {
             return false;
         }
-        (in_use.awake, in_use.slept) = (false, Some(Slept { state, term, since: Instant::now() }));
+        (in_use.awake, in_use.slept) = (false, Some(slept));
         true
     }
 
     /// How the sleeping replica here fell asleep; `None`: it is awake, or was not since this node's start.
     pub fn slept(&self) -> Option<Slept> {
         let in_use = self.in_use();
-        in_use.slept.filter(|_| !in_use.awake)
+        if in_use.awake { None } else { in_use.slept.clone() }
     }
 
     /// Keeps the replica here awake until it is dropped.

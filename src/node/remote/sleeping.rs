@@ -1,30 +1,48 @@
 //! What is said about a stream's replicas that are closed while nothing happens to it.
 
-use super::{reader, writer};
+use super::{VERSION, reader, writer};
 use crate::cluster::Candidacy;
 use crate::core::codec::{Corrupt, Reader, Writer};
 use bytes::Bytes;
 
+/// The version that names who is lacking. Nodes that know only the first refuse it, and the stream stays awake.
+const LACKING: u8 = 2;
+
 /// A leader asks: this is the end of its log in its term.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sleep {
     pub group: u64,
     pub term: u64,
     pub end: Candidacy,
+    /// Nodes that hold a replica and cannot be reached.
+    pub lacking: Vec<u64>,
 }
 
 impl Sleep {
     pub fn encode(&self) -> Bytes {
-        let mut w = writer(40);
+        let mut w = Writer::with_capacity(48 + 9 * self.lacking.len());
+        w.u8(if self.lacking.is_empty() { VERSION } else { LACKING });
         w.varint(self.group);
         w.varint(self.term);
         put_end(&mut w, &self.end);
+        if !self.lacking.is_empty() {
+            w.varint(self.lacking.len() as u64);
+            self.lacking.iter().for_each(|id| w.varint(*id));
+        }
         w.finish()
     }
 
     pub fn decode(bytes: Bytes) -> Result<Sleep, Corrupt> {
-        let mut r = reader("a request to sleep", bytes)?;
-        let sleep = Sleep { group: r.varint()?, term: r.varint()?, end: get_end(&mut r)? };
+        let mut r = Reader::new("a request to sleep", bytes);
+        let version = r.u8()?;
+        if version != VERSION && version != LACKING {
+            return Err(r.corrupt("its version is not known to this build"));
+        }
+        let mut sleep = Sleep { group: r.varint()?, term: r.varint()?, end: get_end(&mut r)?, lacking: Vec::new() };
+        if version == LACKING {
+            let count = r.varint()?;
+            sleep.lacking = (0..count).map(|_| r.varint()).collect::<Result<_, Corrupt>>()?;
+        }
         r.end()?;
         Ok(sleep)
     }
@@ -94,9 +112,12 @@ mod tests {
     fn what_is_said_of_sleep_is_frozen() {
         let hex = |bytes: &Bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let end = Candidacy { term: 2, leader: 3, index: 300 };
-        let sleep = Sleep { group: 7, term: 4, end };
-        assert_eq!(hex(&sleep.encode()), "0107040203ac02");
-        assert_eq!(Sleep::decode(sleep.encode()), Ok(sleep));
+        let sleep = Sleep { group: 7, term: 4, end, lacking: Vec::new() };
+        let lacking = Sleep { lacking: vec![9, 300], ..sleep.clone() };
+        for (golden, sleep) in [("0107040203ac02", &sleep), ("0207040203ac020209ac02", &lacking)] {
+            assert_eq!(hex(&sleep.encode()), golden);
+            assert_eq!(Sleep::decode(sleep.encode()).as_ref(), Ok(sleep));
+        }
         for (golden, wake) in [("010700", Wake { group: 7, passes_on: false }), ("010701", Wake { group: 7, passes_on: true })] {
             assert_eq!(hex(&wake.encode()), golden);
             assert_eq!(Wake::decode(wake.encode()), Ok(wake));
@@ -105,7 +126,7 @@ mod tests {
             assert_eq!(hex(&woken.encode()), golden);
             assert_eq!(Woken::decode(woken.encode()), Ok(woken));
         }
-        for bytes in [sleep.encode(), Woken { leads: false, end: Some(end) }.encode()] {
+        for bytes in [sleep.encode(), lacking.encode(), Woken { leads: false, end: Some(end) }.encode()] {
             assert!((0..bytes.len()).all(|cut| Sleep::decode(bytes.slice(..cut)).is_err() && Woken::decode(bytes.slice(..cut)).is_err()));
         }
     }

@@ -21,6 +21,13 @@ impl Cluster {
         until("every replica sleeps", || holders().into_iter().all(|id| self.sleeps(id as usize - 1, stream))).await;
     }
 
+    /// Without which nodes the stream fell asleep, where it sleeps and was awake before.
+    fn lacks(&self, at: usize, stream: &StreamName) -> Option<Vec<u64>> {
+        let node = &self.nodes[at].inner;
+        let record = node.directory.stream(stream)?;
+        Some(node.stream_of_group(record.group)?.slept()?.lacking.to_vec())
+    }
+
     async fn publish_through(&self, at: usize, stream: &StreamName, data: &str) -> u64 {
         self.nodes[at].publish(stream, publish(vec![event("a", None, data)])).await.unwrap().last_seq
     }
@@ -186,5 +193,49 @@ async fn a_sleeping_stream_is_moved_verified_and_purged() {
     }
     cluster.wait_asleep(&stream).await;
     assert_eq!(cluster.nodes[1].purge(&stream, Purge::Keep(1)).await.unwrap().events, 1);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_sleeps_without_a_node_that_is_down_and_catches_it_up() {
+    let mut cluster = Cluster::drowsy(3).await;
+    let stream = name("lacking");
+    cluster.nodes[0].put_stream(&stream, SettingsPatch::default()).await.unwrap();
+    cluster.publish_through(0, &stream, "before").await;
+    cluster.wait_asleep(&stream).await;
+    cluster.nodes[2].stop().await;
+    assert_eq!(cluster.publish_through(0, &stream, "without").await, 2);
+    until("the others sleep", || (0..2).all(|at| cluster.sleeps(at, &stream))).await;
+    let info = cluster.nodes[0].stream_info(&stream).await.unwrap();
+    let unknown = info.replicas.iter().filter(|replica| replica.lag.is_none()).map(|replica| replica.node.clone());
+    assert_eq!((unknown.collect(), info.last_seq), (vec![cluster.nodes[2].name()], 2));
+    assert!((0..2).all(|at| cluster.sleeps(at, &stream)));
+    cluster.restart(2).await;
+    until("it has everything, and nobody lacks it", || (0..3).all(|at| cluster.lacks(at, &stream) == Some(vec![]))).await;
+    assert_eq!(cluster.nodes[2].inner.stream_of_group(1).unwrap().slept().unwrap().state.last_seq, 2);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_majority_could_wake_is_left_alone() {
+    let mut cluster = Cluster::drowsy(3).await;
+    let stream = name("lonely");
+    cluster.nodes[0].put_stream(&stream, SettingsPatch::default()).await.unwrap();
+    cluster.wait_asleep(&stream).await;
+    for node in &cluster.nodes {
+        node.stop().await;
+    }
+    cluster.restart(0).await;
+    let look = |cluster: &Cluster| {
+        let node = &cluster.nodes[0].inner;
+        crate::node::sleep::look_for(node, &node.stream_of_group(1).unwrap())
+    };
+    assert_eq!(look(&cluster), None);
+    assert!(cluster.sleeps(0, &stream));
+    cluster.restart(1).await;
+    until("both have been awake, and lack the third", || (0..2).all(|at| cluster.lacks(at, &stream) == Some(vec![3]))).await;
+    assert_eq!(look(&cluster), None);
+    cluster.restart(2).await;
+    until("all three have been awake", || (0..3).all(|at| cluster.lacks(at, &stream) == Some(vec![]))).await;
     cluster.stop().await;
 }
