@@ -11,6 +11,7 @@
 //! Not done here: authentication. The API is meant for loopback or a trusted network, and does not look at `Host` or `Origin`:
 //! a page from anywhere that a browser on this machine shows may call it.
 
+mod ahead;
 mod asyncapi;
 mod body;
 mod cloudevents;

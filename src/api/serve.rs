@@ -1,6 +1,7 @@
 //! The listener and its connections: accepted in bounded number, watched, and ended in order when the node stops.
 
 use super::{
+    ahead::Eager,
     router,
     stall::Watched,
     state::{App, Options, Slot},
@@ -72,7 +73,7 @@ async fn connection(stream: TcpStream, service: TowerToHyperService<router::Serv
         .header_read_timeout(Duration::from_millis(limits::HEADERS_WAIT_MS))
         .max_buf_size(BUFFER_BYTES_MAX)
         .max_headers(REQUEST_HEADERS_MAX)
-        .serve_connection(TokioIo::new(Watched::new(stream)), service)
+        .serve_connection(TokioIo::new(Eager::new(Watched::new(stream))), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {

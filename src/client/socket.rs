@@ -26,7 +26,7 @@ use tokio_tungstenite::{
 };
 
 /// The default of 128 KiB a socket would be most of a client's memory.
-const READ_BUFFER_BYTES: usize = 32 * 1024;
+const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
 

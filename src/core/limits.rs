@@ -222,6 +222,8 @@ pub const PUSH_EVENTS_MAX: usize = 256;
 pub const PUSH_BYTES_MAX: usize = 128 * 1024;
 /// Frames that wait for one WebSocket's writer.
 pub const SOCKET_FRAMES_MAX: usize = 64;
+/// Bytes that a busy connection reads at once.
+pub const SOCKET_AHEAD_BYTES: usize = 16 * 1024;
 
 const _: () = assert!(EVENT_BYTES_MAX <= BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX < REQUEST_BYTES_MAX);

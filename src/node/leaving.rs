@@ -8,6 +8,7 @@ use crate::cluster::{Group, mesh::Lane};
 use crate::core::limits;
 use futures_util::{StreamExt, stream};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -48,7 +49,22 @@ impl Inner {
         if !handed_over {
             tracing::warn!("not every leadership was handed over in time: the others elect");
         }
-        self.leaving.send_replace(true);
+        self.depart();
+    }
+
+    /// This node leaves, and nothing changes that any more.
+    pub fn depart(&self) {
+        self.departs.store(true, Relaxed);
+        self.tell_leaving(true);
+    }
+
+    /// Tells everybody here who waits for it whether this node leaves, readers included.
+    pub fn tell_leaving(&self, leaves: bool) {
+        let leaves = || leaves || self.departs.load(Relaxed);
+        if self.leaving.send_if_modified(|leaving| std::mem::replace(leaving, leaves()) != *leaving) {
+            let streams = self.streams.read().expect("nobody panics while holding it");
+            streams.values().filter_map(|stream| stream.local()).for_each(|local| local.replica.nudge());
+        }
     }
 
     /// Waits until every publish that was admitted has its outcome; admits no more.

@@ -15,6 +15,7 @@ use crate::core::limits;
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -164,6 +165,7 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
         leaving: watch::Sender::new(false),
+        departs: AtomicBool::new(false),
         leavers: Mutex::default(),
         nodes: watch::Sender::default(),
         failed: watch::Sender::new(None),
@@ -369,7 +371,7 @@ async fn follow_nodes(node: Arc<Inner>) {
         });
         let failed = node.failed.borrow().is_some();
         let drained = failed || node.directory.node(node.id).is_some_and(|me| me.state != NodeState::Active);
-        node.leaving.send_if_modified(|leaving| !node.stop.is_cancelled() && std::mem::replace(leaving, drained) != drained);
+        node.tell_leaving(drained);
         tokio::select! {
             _ = node.stop.cancelled() => return,
             _ = changes.changed() => (),

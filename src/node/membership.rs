@@ -149,7 +149,7 @@ async fn was_removed(node: &Inner, turn: usize) -> bool {
 }
 
 fn leave(node: &Inner) {
-    node.leaving.send_replace(true);
+    node.depart();
     let why =
         format!("{} was removed from the cluster; its data folder is of no more use to it, a new node begins with an empty one", node.name);
     node.fail(Failure { group: CATALOG, why });

@@ -67,6 +67,7 @@ use crate::store::Store;
 use directory::Directory;
 use identity::Identity;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 use stream::Stream;
@@ -111,7 +112,9 @@ struct Inner {
     /// Every task of the node's own; joined at the stop.
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Whether this node leaves, for now or, once it departs, for good.
     leaving: watch::Sender<bool>,
+    departs: AtomicBool,
     /// Peers that said that they leave, and in which of their boots.
     leavers: Mutex<BTreeMap<u64, u64>>,
     nodes: watch::Sender<Arc<Vec<NodeInfo>>>,

@@ -154,7 +154,7 @@ impl Inner {
         nobody_else && catalog.has_settled() && members.intersection(&self.alive()).all(|id| voters.contains(id))
     }
 
-    async fn set_node_state(&self, id: u64, name: &NodeName, state: NodeState) -> Result<()> {
+    pub async fn set_node_state(&self, id: u64, name: &NodeName, state: NodeState) -> Result<()> {
         match self.change_catalog(&Command::SetNodeState { id, state }).await? {
             Outcome::Rejected(reject) => Err(rejected(reject, name.as_str())),
             _ => Ok(()),

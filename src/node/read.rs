@@ -12,7 +12,7 @@ use crate::core::machine::Place;
 use crate::core::{StreamName, SubjectFilter, Time, limits};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Longest wait for a replica here to open, or for a leader to say what was acknowledged.
 const BARRIER_WAIT: Duration = Duration::from_secs(10);
@@ -90,31 +90,24 @@ impl Reader {
     }
 
     /// The next items in order: at the tail shared with every other reader, further back read from the log. Empty only after
-    /// `take.wait`. Cancel safe: a dropped call has not moved the cursor past an item.
+    /// `take.wait`, or when the node begins to leave. Cancel safe: a dropped call has not moved the cursor past an item.
     pub async fn next(&mut self, take: Take) -> Result<Chunk> {
-        let deadline = Instant::now() + take.wait;
+        let until = Until::of(take);
         loop {
-            let take = Take { wait: deadline.saturating_duration_since(Instant::now()), ..take };
-            let barrier = take.wait.is_zero();
             let step = match self.local().await? {
                 Some(local) => {
-                    let mut locals = self.stream.locals();
-                    let step = tokio::select! {
-                        biased;
-                        step = self.next_local(&local, take, barrier) => Some(step),
-                        _ = locals.wait_for(|now| !now.as_ref().is_some_and(|now| now.group.is(&local.group))) => None,
-                    };
+                    let step = self.next_local(&local, take.events, until).await;
                     match step {
-                        Some(step) if !self.went_away(&local) => step,
+                        step if !self.went_away(&local) => step,
+                        // What a replica said that is out by now is not to be relied on: it may have been emptied meanwhile.
                         step => match (step, self.gone()) {
-                            // What a replica said that is out by now is not to be relied on: it may have been emptied meanwhile.
                             (_, None) => continue,
-                            (None, Some(gone)) => Err(gone),
-                            (Some(step), Some(_)) => step,
+                            (Ok(step), Some(_)) if !step.items.is_empty() => Ok(step),
+                            (_, Some(gone)) => Err(gone),
                         },
                     }
                 }
-                None => Box::pin(self.next_remote(take)).await,
+                None => Box::pin(self.next_remote(take.events, until)).await,
             };
             let step = match step {
                 Ok(step) => step,
@@ -221,20 +214,17 @@ impl Reader {
         (!same).then(|| Error::StreamNotFound(self.stream.name.clone()))
     }
 
-    async fn next_local(&mut self, local: &Local, take: Take, mut barrier: bool) -> Result<Step> {
+    /// Waits for one thing only, the replica's state: whoever closes the replica, or has the node leave, nudges it.
+    async fn next_local(&mut self, local: &Local, events: usize, mut until: Until) -> Result<Step> {
         if !matches!(self.start, Start::Seq(_)) {
             self.start = Start::Seq(Box::pin(self.resolve_local(local)).await?);
         }
-        let deadline = Instant::now() + take.wait;
         let mut states = local.replica.state();
-        let mut locals = self.stream.locals();
-        let mut stop = self.node.leaving.subscribe();
+        let leaving = *self.node.leaving.borrow();
         loop {
             states.borrow_and_update();
-            locals.borrow_and_update();
-            stop.borrow_and_update();
-            let step = self.step(local, take.events).await?;
-            if !step.items.is_empty() || take.events == 0 {
+            let step = self.step(local, events).await?;
+            if !step.items.is_empty() || events == 0 {
                 return Ok(step);
             }
             if step.next <= step.state.last_seq {
@@ -243,20 +233,28 @@ impl Reader {
                 tokio::task::yield_now().await;
                 continue;
             }
-            if barrier {
-                barrier = false;
-                Box::pin(self.node.catch_up(&local.group, Instant::now() + BARRIER_WAIT)).await?;
+            if std::mem::take(&mut until.barrier) {
+                Box::pin(self.catch_up(local)).await?;
                 continue;
             }
-            if Instant::now() >= deadline {
+            if until.is_over() || self.went_away(local) || *self.node.leaving.borrow() != leaving {
                 return Ok(step);
             }
-            tokio::select! {
-                _ = states.changed() => (),
-                _ = stop.changed() => return Ok(step),
-                _ = locals.changed() => if let Some(gone) = self.gone() { return Err(gone) },
-                _ = tokio::time::sleep_until(deadline) => (),
+            let changed = states.changed();
+            match until.deadline {
+                Some(deadline) => drop(timeout_at(deadline, changed).await),
+                None => drop(changed.await),
             }
+        }
+    }
+
+    /// Waits until the replica here has everything that was acknowledged, or went away.
+    async fn catch_up(&self, local: &Local) -> Result<()> {
+        let mut locals = self.stream.locals();
+        tokio::select! {
+            biased;
+            done = self.node.catch_up(&local.group, Instant::now() + BARRIER_WAIT) => done,
+            _ = locals.wait_for(|now| !now.as_ref().is_some_and(|now| now.group.is(&local.group))) => Ok(()),
         }
     }
 
@@ -294,20 +292,17 @@ impl Reader {
         Ok(Step { items, next, state })
     }
 
-    async fn next_remote(&mut self, take: Take) -> Result<Step> {
-        let deadline = Instant::now() + take.wait;
-        let barrier = take.wait.is_zero();
+    async fn next_remote(&mut self, events: usize, until: Until) -> Result<Step> {
         loop {
-            let wait = deadline.saturating_duration_since(Instant::now());
-            let step = self.ask(Take { wait, ..take }, barrier).await?;
-            if !step.items.is_empty() || Instant::now() >= deadline || *self.node.leaving.borrow() {
+            let step = self.ask(Take { events, wait: until.left(REMOTE_WAIT) }, until.barrier).await?;
+            if !step.items.is_empty() || until.is_over() || *self.node.leaving.borrow() {
                 return Ok(step);
             }
             self.start = Start::Seq(step.next);
         }
     }
 
-    /// One step at a node that has a replica.
+    /// One step at a node that has a replica; waits there for [`REMOTE_WAIT`] at most.
     async fn ask(&mut self, take: Take, barrier: bool) -> Result<Step> {
         let give_up = Instant::now() + BARRIER_WAIT;
         loop {
@@ -317,17 +312,16 @@ impl Reader {
             let alive = self.node.alive();
             let placement = self.stream.placement();
             let holders: Vec<u64> = placement.into_iter().filter(|id| alive.contains(id) && *id != self.node.id).collect();
-            let wait = take.wait.min(REMOTE_WAIT);
             if let Some(holder) = holders.get(self.failures % holders.len().max(1)) {
                 let body = ReadChunk {
                     group: self.stream.group,
                     from: self.start,
                     filter: self.filter.clone(),
                     events: take.events as u64,
-                    wait_ms: wait.as_millis() as u64,
+                    wait_ms: take.wait.as_millis() as u64,
                     barrier,
                 };
-                let deadline = Instant::now() + wait + BARRIER_WAIT;
+                let deadline = Instant::now() + take.wait + BARRIER_WAIT;
                 if let Ok(answer) = self.node.mesh.call(*holder, Lane::Bulk, method::READ_CHUNK, body.encode(), deadline).await {
                     return Ok(Step::decode(answer)?);
                 }
@@ -342,17 +336,41 @@ impl Reader {
     }
 }
 
+/// How long a step waits for something to come.
+#[derive(Clone, Copy)]
+struct Until {
+    /// `None`: for as long as it takes.
+    deadline: Option<Instant>,
+    /// Whether it has to find everything that was acknowledged before.
+    barrier: bool,
+}
+
+impl Until {
+    fn of(take: Take) -> Until {
+        Until { deadline: Instant::now().checked_add(take.wait), barrier: take.wait.is_zero() }
+    }
+
+    fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    fn left(&self, most: Duration) -> Duration {
+        self.deadline.map_or(most, |deadline| deadline.saturating_duration_since(Instant::now()).min(most))
+    }
+}
+
 impl Inner {
     /// A step for a node without a replica.
     pub async fn serve_chunk(self: &Arc<Inner>, chunk: ReadChunk) -> Result<Step> {
         let stream = self.stream_of_group(chunk.group).ok_or(Error::NoLeader)?;
         let local = self.awake(&stream).await.filter(|_| !self.is_out(chunk.group)).ok_or(Error::NoLeader)?;
         let take = Take { events: chunk.events as usize, wait: Duration::from_millis(chunk.wait_ms).min(REMOTE_WAIT) };
+        let until = Until { barrier: chunk.barrier, ..Until::of(take) };
         let mut reader = Reader::new(self, stream, chunk.from, chunk.filter);
         if chunk.barrier && chunk.from != Start::Earliest {
             self.catch_up(&local.group, Instant::now() + BARRIER_WAIT).await?;
         }
-        let step = reader.next_local(&local, take, chunk.barrier).await;
+        let step = reader.next_local(&local, take.events, until).await;
         // Another replica knows better than one that went away under this.
         if reader.went_away(&local) { Err(Error::NoLeader) } else { step }
     }

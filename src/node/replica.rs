@@ -48,9 +48,14 @@ impl Replica {
         self.machine.lock().expect("nobody panics while holding it")
     }
 
-    /// Changes with every applied entry.
+    /// Changes with every applied entry, and is nudged when whoever waits for that has something else to look at.
     pub fn state(&self) -> watch::Receiver<State> {
         self.state.subscribe()
+    }
+
+    /// Wakes everybody who waits for the state to change.
+    pub fn nudge(&self) {
+        self.state.send_modify(|_| {});
     }
 
     pub fn current(&self) -> State {

@@ -169,9 +169,12 @@ impl Stream {
         self.local.subscribe()
     }
 
-    pub fn set_local(&self, local: Option<Local>) -> Option<Local> {
+    /// Opens or closes the replica here; whoever reads from the one before is nudged.
+    pub fn set_local(&self, local: Option<Local>) {
         self.in_use().used = None;
-        self.local.send_replace(local)
+        if let Some(before) = self.local.send_replace(local) {
+            before.replica.nudge();
+        }
     }
 
     /// Who leads, as the replica here knows it; without one it never changes and nobody leads.

@@ -1,8 +1,11 @@
-//! What goes out over a socket of many streams: its writer, and each subscription's way to it.
+//! One subscription of a socket of many streams: from its reader to the socket's outbox.
 //!
-//! - A subscription waits while the writer's queue is full, or while it has no credit; it holds one chunk of events at most.
+//! - A subscription waits while the outbox is full, or while it has no credit; it holds one chunk of events at most.
 
-use super::{STEP, text};
+use super::{
+    outbox::{Flow, Outbox},
+    text,
+};
 use crate::{
     api::{
         error::Failure,
@@ -15,33 +18,9 @@ use crate::{
         socket::{self, Frame, Subscribed},
     },
 };
-use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
-use futures_util::{SinkExt, stream::SplitSink};
-use std::sync::Arc;
-use tokio::sync::{Semaphore, mpsc};
-
-/// The other end cannot be told anything any more.
-pub struct Gone;
-
-pub type Flow<T = ()> = std::result::Result<T, Gone>;
-
-/// Writes frames as they come: all that wait, then one flush.
-pub async fn write(mut sink: SplitSink<WebSocket, Message>, mut frames: mpsc::Receiver<Message>) {
-    while let Some(frame) = frames.recv().await {
-        if sink.feed(frame).await.is_err() {
-            return;
-        }
-        while let Ok(frame) = frames.try_recv() {
-            if sink.feed(frame).await.is_err() {
-                return;
-            }
-        }
-        if sink.flush().await.is_err() {
-            return;
-        }
-    }
-}
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
 
 pub fn failed(id: Option<u64>, failure: Failure) -> Frame {
     Frame { id, error: Some(*failure.0), ..Frame::default() }
@@ -54,25 +33,25 @@ pub struct Delivery {
     pub sub: u64,
     /// What the client lets the server send; `None`: as much as the socket takes.
     pub credit: Option<Arc<Semaphore>>,
-    pub out: mpsc::Sender<Message>,
+    pub out: Arc<Outbox>,
 }
 
 impl Delivery {
     pub async fn run(self, opened: std::result::Result<Follow, node::Error>) -> Flow {
         let mut follow = match opened {
             Ok(follow) => follow,
-            Err(error) => return self.send(&failed(Some(self.id), error.into())).await,
+            Err(error) => return self.out.send(&failed(Some(self.id), error.into())).await,
         };
         let subscribed = Subscribed { sub: self.sub, from: follow.cursor(), created: Some(Timestamp(follow.stream_created())) };
-        self.send(&Frame { subscribed: Some(subscribed), ..Frame::answer(self.id) }).await?;
+        self.out.send(&Frame { subscribed: Some(subscribed), ..Frame::answer(self.id) }).await?;
         loop {
             let events = self.allowance().await;
-            match follow.step_on(events, STEP).await {
+            match follow.step_on(events, Duration::MAX).await {
                 Step::Items(chunk) => self.push(chunk).await?,
                 Step::Idle | Step::Refused(_) => {}
                 // The session says goodbye in its turn.
                 Step::Leaving => std::future::pending().await,
-                Step::Failed(error) => return self.send(&Frame { sub: Some(self.sub), ..failed(None, error.into()) }).await,
+                Step::Failed(error) => return self.out.send(&Frame { sub: Some(self.sub), ..failed(None, error.into()) }).await,
             }
         }
     }
@@ -99,13 +78,9 @@ impl Delivery {
             taken.forget();
         }
         for frame in frames.done {
-            self.out.send(text(frame)).await.map_err(|_| Gone)?;
+            self.out.put(text(frame)).await?;
         }
-        Ok(())
-    }
-
-    async fn send(&self, frame: &Frame) -> Flow {
-        self.out.send(text(Bytes::from(frame.encode()))).await.map_err(|_| Gone)
+        self.out.flush().await
     }
 }
 

@@ -1,7 +1,7 @@
 //! Many streams, both directions: the commands of `wire::socket` over one socket.
 //!
-//! Three kinds of task a socket: the session, here, reads commands and owns everything; in `delivery` one writer takes frames from a
-//! bounded queue, and each subscription has a reader of its own that waits when the queue is full, so that it falls back to the log.
+//! Two kinds of task a socket: the session, here, reads commands and owns everything; each subscription (`delivery`) has a reader of its own.
+//! What they have to say goes into the `outbox`; a subscription waits when that is full, so that it falls back to the log.
 //!
 //! - Publishes are given to the node in the order of their frames; their outcomes are answered as they come.
 //! - With `limits::SOCKET_PENDING_MAX` outcomes awaited, the socket is not read until some are there.
@@ -9,7 +9,8 @@
 
 use super::{
     Pulse, bounded, close_frame,
-    delivery::{Delivery, Flow, Gone, failed, write},
+    delivery::{Delivery, failed},
+    outbox::{Flow, Gone, Outbox},
     ping, run, text, why,
 };
 use crate::{
@@ -38,7 +39,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{
-    StreamExt,
+    FutureExt, StreamExt,
     stream::{FuturesUnordered, SplitStream},
 };
 use serde::de::IgnoredAny;
@@ -50,7 +51,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{Semaphore, watch},
     task::JoinHandle,
     time::{Instant, timeout},
 };
@@ -78,11 +79,7 @@ pub async fn open(
     let session_app = app.clone();
     Ok(run(&app, upgrade, move |socket| async move {
         let (sink, source) = socket.split();
-        let (out, frames) = mpsc::channel(limits::SOCKET_FRAMES_MAX);
-        let writer = tokio::spawn(write(sink, frames));
-        Session::new(session_app, node, out).run(source).await;
-        // What was said last is still to be written; the connection's own watch bounds how long that may take.
-        let _ = writer.await;
+        Session::new(session_app, node, Outbox::new(sink)).run(source).await;
     }))
 }
 
@@ -95,7 +92,7 @@ type Outcome = Pin<Box<dyn Future<Output = Frame> + Send>>;
 struct Session {
     app: App,
     node: Node,
-    out: mpsc::Sender<Message>,
+    out: Arc<Outbox>,
     pending: FuturesUnordered<Outcome>,
     subscriptions: HashMap<u64, Subscription>,
     next_sub: u64,
@@ -118,13 +115,13 @@ impl Drop for Subscription {
 }
 
 impl Session {
-    fn new(app: App, node: Node, out: mpsc::Sender<Message>) -> Session {
+    fn new(app: App, node: Node, out: Outbox) -> Session {
         Session {
             nodes: node.nodes(),
             leaving: Leaving::new(&app, &node),
             app,
             node,
-            out,
+            out: Arc::new(out),
             pending: FuturesUnordered::new(),
             subscriptions: HashMap::new(),
             next_sub: 1,
@@ -134,9 +131,11 @@ impl Session {
     }
 
     async fn run(mut self, mut source: SplitStream<WebSocket>) {
-        let Ok(Some(close)) = self.serve(&mut source).await else { return };
+        let Ok(close) = self.serve(&mut source).await else { return };
         self.subscriptions.clear();
-        if self.out.send(close_frame(close)).await.is_ok() {
+        // What was said last is still to be written; the connection's own watch bounds how long that may take.
+        let Some(close) = close else { return drop(self.out.finish().await) };
+        if self.out.put(close_frame(close)).await.is_ok() && self.out.finish().await.is_ok() {
             // Until the other end agrees; whoever does not is left.
             let _ = timeout(super::CLOSE_WAIT, async { while let Some(Ok(_)) = source.next().await {} }).await;
         }
@@ -157,7 +156,7 @@ impl Session {
                         Some(Ok(message)) => if let Some(close) = Box::pin(self.message(message)).await? { return Ok(Some(close)) },
                     }
                 }
-                Some(frame) = self.pending.next(), if !self.pending.is_empty() => self.send(&frame).await?,
+                Some(frame) = self.pending.next(), if !self.pending.is_empty() => self.tell_outcomes(frame).await?,
                 Ok(()) = self.nodes.changed() => self.tell_nodes().await?,
                 farewell = self.leaving.next() => match farewell {
                     Farewell::Begun => self.tell_goaway().await?,
@@ -166,9 +165,12 @@ impl Session {
                         return Ok(Some(close::GOING_AWAY));
                     }
                 },
-                () = self.out.closed() => return Err(Gone),
+                () = self.out.gone() => return Err(Gone),
                 alive = pulse.tick() => match alive {
-                    true => self.out.send(ping()).await.map_err(|_| Gone)?,
+                    true => {
+                        self.out.put(ping()).await?;
+                        self.out.flush().await?;
+                    }
                     false => return Ok(Some(close::SILENT)),
                 },
             }
@@ -176,7 +178,17 @@ impl Session {
     }
 
     async fn send(&mut self, frame: &Frame) -> Flow {
-        self.out.send(text(Bytes::from(frame.encode()))).await.map_err(|_| Gone)
+        self.out.send(frame).await
+    }
+
+    /// One outcome and all that are there with it, in one write: an entry answers many publishes at once.
+    async fn tell_outcomes(&mut self, first: Frame) -> Flow {
+        let mut next = Some(first);
+        while let Some(frame) = next {
+            self.out.put(text(Bytes::from(frame.encode()))).await?;
+            next = self.pending.next().now_or_never().flatten();
+        }
+        self.out.flush().await
     }
 
     async fn fail(&mut self, id: Option<u64>, failure: Failure) -> Flow {

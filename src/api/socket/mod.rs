@@ -1,10 +1,11 @@
 //! WebSockets: what both forms have in common. [`single`] delivers one stream, [`many`] speaks the commands of `wire::socket`.
 //!
-//! - A socket has one writer; what waits for it is bounded in frames, and a frame in bytes.
+//! - What waits to be written is bounded in frames, and a frame in bytes.
 //! - A socket that takes no byte for too long is cut by the connection itself (`stall`), one that sends none is closed by [`Pulse`].
 
 mod delivery;
 pub mod many;
+mod outbox;
 pub mod single;
 
 use super::{
@@ -31,15 +32,13 @@ use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use std::{future::Future, time::Duration};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
-/// Every socket has these buffers, so they are small: thousands of sockets are mostly quiet.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Every socket has these buffers, so they are small: thousands of sockets are mostly quiet. The connection reads ahead (`ahead`).
+const READ_BUFFER_BYTES: usize = 512;
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 /// One event of the largest size as an escaped JSON string, and some more.
 const WRITE_BYTES_MAX: usize = 8 * limits::EVENT_BYTES_MAX;
 /// How long a closing socket waits for its other end to agree.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// How long one step of a live reader waits; it begins the next at once.
-const STEP: Duration = Duration::from_secs(60);
 
 const _: () = assert!(WRITE_BYTES_MAX > 6 * limits::EVENT_BYTES_MAX + 2 * limits::PUSH_BYTES_MAX);
 

@@ -1,6 +1,6 @@
 //! One stream, nothing to send: each event one text frame. What a page needs.
 
-use super::{Pulse, STEP, bounded, goodbye, ping, run, text, why};
+use super::{Pulse, bounded, goodbye, ping, run, text, why};
 use crate::{
     api::{
         error::Result,
@@ -26,6 +26,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, StreamExt};
+use std::time::Duration;
 
 /// What a client has to say here is pongs and a goodbye.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -59,7 +60,7 @@ async fn deliver(socket: WebSocket, mut follow: Follow) {
                     None => return,
                 },
             },
-            step = follow.step(limits::PUSH_EVENTS_MAX, STEP) => match step {
+            step = follow.step(limits::PUSH_EVENTS_MAX, Duration::MAX) => match step {
                 Step::Items(chunk) => if write(&mut sink, &chunk).await.is_err() { return },
                 Step::Idle | Step::Refused(_) => {}
                 Step::Leaving => break close::GOING_AWAY,

@@ -147,6 +147,24 @@ async fn nothing_is_handed_over_to_a_node_that_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_leaves_goes_on_leaving_whatever_the_catalog_says() {
+    let cluster = Cluster::start(3).await;
+    let [one, other, leaving] = [&cluster.nodes[0], &cluster.nodes[1], &cluster.nodes[2]];
+    leaving.leave().await;
+    let mut told = leaving.leaving();
+    told.borrow_and_update();
+    // It looks at itself again with each of these, and has looked at the first when it shows the second.
+    for state in [NodeState::Draining, NodeState::Active] {
+        one.inner.set_node_state(other.inner.id, &other.name(), state).await.unwrap();
+        let shows = || leaving.nodes().borrow().iter().any(|node| node.id == other.inner.id && node.state == state);
+        until("it shows the other's state", shows).await;
+    }
+    assert!(!told.has_changed().unwrap(), "it said otherwise for a moment");
+    assert_eq!(leaving.readiness(), Readiness::Draining);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_move_that_is_refused_is_not_made_up_for_later() {
     let orders = name("orders");
     let cluster = Cluster::of_three(&orders, None).await;

@@ -1,0 +1,226 @@
+//! What goes out over a socket of many streams: frames of several tasks, in the order in which they were put.
+//!
+//! There is no task that writes. Whoever has put frames and finds nobody writing writes all that wait, its own and others'; who finds
+//! somebody leaves them to it. So an event costs no way from its subscription to a writer.
+//!
+//! - What waits is bounded in frames: with `limits::SOCKET_FRAMES_MAX` of them, `put` waits for the socket.
+//! - A task that is aborted while it writes loses no frame, but may leave some for the next who writes: whoever aborts one has to put
+//!   something itself, or to [`finish`](Outbox::finish).
+
+use super::text;
+use crate::{core::limits, wire::socket::Frame};
+use axum::{
+    Error,
+    extract::ws::{Message, WebSocket},
+};
+use bytes::Bytes;
+use futures_util::{Sink, stream::SplitSink};
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    pin::Pin,
+    sync::{Mutex as SyncMutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+use tokio::sync::{Mutex, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+/// The other end cannot be told anything any more.
+#[derive(Debug)]
+pub struct Gone;
+
+pub type Flow<T = ()> = std::result::Result<T, Gone>;
+
+pub struct Outbox<S = SplitSink<WebSocket, Message>> {
+    waiting: SyncMutex<VecDeque<Message>>,
+    /// Of what waits.
+    room: Semaphore,
+    /// Held by whoever writes.
+    sink: Mutex<S>,
+    gone: CancellationToken,
+}
+
+impl<S: Sink<Message, Error = Error> + Unpin> Outbox<S> {
+    pub fn new(sink: S) -> Outbox<S> {
+        Outbox {
+            waiting: SyncMutex::default(),
+            room: Semaphore::new(limits::SOCKET_FRAMES_MAX),
+            sink: Mutex::new(sink),
+            gone: CancellationToken::new(),
+        }
+    }
+
+    /// Puts a frame and has it written.
+    pub async fn send(&self, frame: &Frame) -> Flow {
+        self.put(text(Bytes::from(frame.encode()))).await?;
+        self.flush().await
+    }
+
+    /// Gives a message its place; it goes with the next [`flush`](Outbox::flush) at the latest. Waits while too many wait.
+    pub async fn put(&self, message: Message) -> Flow {
+        let permit = match self.room.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => {
+                self.flush().await?;
+                self.room.acquire().await.map_err(|_| Gone)?
+            }
+        };
+        permit.forget();
+        self.waiting().push_back(message);
+        Ok(())
+    }
+
+    /// Has written what was put: by this task, or by the one that is at it.
+    pub async fn flush(&self) -> Flow {
+        // Whoever was writing may have seen the last frame before this one was put, so each looks again after it let go.
+        while !self.gone.is_cancelled() && !self.waiting().is_empty() {
+            match self.sink.try_lock() {
+                Ok(mut sink) => self.write(&mut sink).await?,
+                Err(_) => break,
+            }
+        }
+        if self.gone.is_cancelled() { Err(Gone) } else { Ok(()) }
+    }
+
+    /// Has written what was put, even if somebody was aborted while writing it.
+    pub async fn finish(&self) -> Flow {
+        let mut sink = self.sink.lock().await;
+        self.write(&mut sink).await
+    }
+
+    /// Done when the other end cannot be told anything any more. Cancel safe.
+    pub async fn gone(&self) {
+        self.gone.cancelled().await;
+    }
+
+    async fn write(&self, sink: &mut S) -> Flow {
+        let written = poll_fn(|cx| self.poll_write(cx, Pin::new(&mut *sink))).await;
+        written.map_err(|_| {
+            self.gone.cancel();
+            self.room.close();
+            Gone
+        })
+    }
+
+    /// All that wait, then one flush. A frame is taken only when it is the socket's in the same moment.
+    fn poll_write(&self, cx: &mut Context<'_>, mut sink: Pin<&mut S>) -> Poll<Result<(), Error>> {
+        loop {
+            ready!(sink.as_mut().poll_ready(cx))?;
+            let Some(message) = self.waiting().pop_front() else { break };
+            self.room.add_permits(1);
+            sink.as_mut().start_send(message)?;
+        }
+        sink.poll_flush(cx)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Message>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::SinkExt;
+    use std::sync::Arc;
+    use tokio::{sync::mpsc, task::yield_now};
+    use tokio_util::sync::PollSender;
+
+    /// An outbox into a socket that takes so many messages until they are received.
+    fn outbox(room: usize) -> (Arc<Outbox<impl Sink<Message, Error = Error> + Unpin + Send + 'static>>, mpsc::Receiver<Message>) {
+        let (to, socket) = mpsc::channel(room);
+        (Arc::new(Outbox::new(PollSender::new(to).sink_map_err(Error::new))), socket)
+    }
+
+    fn message(number: usize) -> Message {
+        text(Bytes::from(number.to_string()))
+    }
+
+    async fn numbers(socket: &mut mpsc::Receiver<Message>, count: usize) -> Vec<usize> {
+        let mut numbers = Vec::new();
+        while numbers.len() < count {
+            let Some(Message::Text(text)) = socket.recv().await else { break };
+            numbers.push(text.parse().unwrap());
+        }
+        numbers
+    }
+
+    #[tokio::test]
+    async fn whoever_writes_writes_for_the_others_and_in_order() {
+        let (out, mut socket) = outbox(1);
+        let writing = tokio::spawn({
+            let out = out.clone();
+            async move {
+                for number in 0..3 {
+                    out.put(message(number)).await?;
+                }
+                out.flush().await
+            }
+        });
+        // It writes one, and waits for the socket with the next.
+        while out.room.available_permits() != limits::SOCKET_FRAMES_MAX - 2 || out.sink.try_lock().is_ok() {
+            yield_now().await;
+        }
+        out.put(message(3)).await.unwrap();
+        out.flush().await.unwrap();
+        assert!(!writing.is_finished());
+        assert_eq!(numbers(&mut socket, 4).await, [0, 1, 2, 3]);
+        writing.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_is_aborted_while_it_writes_loses_nothing() {
+        let (out, mut socket) = outbox(1);
+        let writing = tokio::spawn({
+            let out = out.clone();
+            async move {
+                for number in 0..5 {
+                    out.put(message(number)).await?;
+                }
+                out.flush().await
+            }
+        });
+        while out.sink.try_lock().is_ok() {
+            yield_now().await;
+        }
+        writing.abort();
+        assert!(writing.await.unwrap_err().is_cancelled());
+        out.put(message(5)).await.unwrap();
+        let (finished, written) = tokio::join!(out.finish(), numbers(&mut socket, 6));
+        assert_eq!((finished.is_ok(), written), (true, vec![0, 1, 2, 3, 4, 5]));
+    }
+
+    #[tokio::test]
+    async fn a_full_outbox_waits_for_the_socket() {
+        let (out, mut socket) = outbox(1);
+        let count = 3 * limits::SOCKET_FRAMES_MAX;
+        let puts = tokio::spawn({
+            let out = out.clone();
+            async move {
+                for number in 0..count {
+                    out.put(message(number)).await?;
+                }
+                out.flush().await
+            }
+        });
+        while out.sink.try_lock().is_ok() {
+            yield_now().await;
+        }
+        assert_eq!((out.waiting().len(), puts.is_finished()), (limits::SOCKET_FRAMES_MAX - 1, false));
+        assert_eq!(numbers(&mut socket, count).await, (0..count).collect::<Vec<_>>());
+        puts.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_broke_is_told_to_all() {
+        let (out, socket) = outbox(1);
+        drop(socket);
+        out.put(message(0)).await.unwrap();
+        assert!(out.flush().await.is_err());
+        out.gone().await;
+        assert!(out.flush().await.is_err());
+        while out.put(message(1)).await.is_ok() {
+            assert!(out.waiting().len() < limits::SOCKET_FRAMES_MAX);
+        }
+    }
+}
