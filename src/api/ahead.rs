@@ -103,8 +103,8 @@ mod tests {
             }
         }
         assert_eq!(got, data);
-        // A small one, four large ones of which the last is not full, and the end.
-        assert_eq!(eager.inner.1, 6);
+        // A small one, three large ones of which the last is not full, and the end.
+        assert_eq!(eager.inner.1, 5);
         assert_eq!(eager.ahead.capacity(), 0);
     }
 
