@@ -180,7 +180,7 @@ async fn move_leader(node: &Arc<Inner>, body: Bytes) -> Answer {
 }
 
 fn leaving(node: &Inner, from: Peer) -> Answer {
-    node.leavers.lock().expect("nobody panics while holding it").insert(from.node, from.boot);
+    node.leavers.send_modify(|leavers| _ = leavers.insert(from.node, from.boot));
     Ok(Bytes::new())
 }
 

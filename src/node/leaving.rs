@@ -106,7 +106,7 @@ impl Inner {
     pub async fn hand_over_catalog(&self) {
         let Some(catalog) = self.catalog.get().filter(|catalog| catalog.current().mine.is_some()) else { return };
         if let Ok(to) = self.successor(&catalog, None).await {
-            let _ = catalog.transfer_leader(to, HAND_OVER).await;
+            let _ = self.transfer(&catalog, to, HAND_OVER).await;
         }
     }
 }

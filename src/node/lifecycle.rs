@@ -166,7 +166,7 @@ async fn begin(config: Config, runtime: Option<OwnRuntime>) -> Result<Node, Star
         stop: CancellationToken::new(),
         leaving: watch::Sender::new(false),
         departs: AtomicBool::new(false),
-        leavers: Mutex::default(),
+        leavers: watch::Sender::default(),
         nodes: watch::Sender::default(),
         failed: watch::Sender::new(None),
         metrics: Default::default(),

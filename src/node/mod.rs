@@ -4,9 +4,9 @@
 //! `proposer` makes an entry of everything that waits → consensus → the `replica` folds it → the outcome goes back the way it came.
 //! A read: [`read`] takes the tail that the `replica` shares, or a bounded `step` of the log (`scan`); where no replica is here, it asks one.
 //! `sleep` closes the replicas of streams to which nothing happens, and opens them when somebody needs them.
-//! `lifecycle` starts, `leaving` stops, `failures` tells what ends a node against its will, `placing` opens and closes replicas as the
-//! catalog says, `upkeep` does what leaders owe their streams, `rebuild` makes damaged replicas anew, `lost` tells where that cannot be,
-//! `door` takes what peers ask, `disk` knows whose disk is nearly full, `verify` compares replicas.
+//! `lifecycle` starts, `leaving` stops, `moving` hands leaderships over, `failures` tells what ends a node against its will, `placing` opens
+//! and closes replicas as the catalog says, `upkeep` does what leaders owe their streams, `rebuild` makes damaged replicas anew, `lost` tells
+//! where that cannot be, `door` takes what peers ask, `disk` knows whose disk is nearly full, `verify` compares replicas.
 //! This room may touch `core`, `store` (to open it) and `cluster`.
 
 mod catalog;
@@ -25,6 +25,7 @@ mod lifecycle;
 mod lost;
 mod membership;
 mod metrics;
+mod moving;
 mod operate;
 mod placing;
 mod proposer;
@@ -116,7 +117,7 @@ struct Inner {
     leaving: watch::Sender<bool>,
     departs: AtomicBool,
     /// Peers that said that they leave, and in which of their boots.
-    leavers: Mutex<BTreeMap<u64, u64>>,
+    leavers: watch::Sender<BTreeMap<u64, u64>>,
     nodes: watch::Sender<Arc<Vec<NodeInfo>>>,
     failed: watch::Sender<Option<Failure>>,
     metrics: metrics::Metrics,

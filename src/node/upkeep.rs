@@ -1,8 +1,8 @@
 //! What leaders owe: retention, members as the catalog places them, leaderships where they belong, and an even spread.
 
 use super::metrics::HandOver;
+use super::moving::LAG_MAX;
 use super::stream::{Local, Stream};
-use super::streams::LAG_MAX;
 use super::{Inner, purge};
 use crate::cluster::Group;
 use crate::cluster::mesh::PeerState;

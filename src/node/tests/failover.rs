@@ -146,6 +146,26 @@ async fn nothing_is_handed_over_to_a_node_that_leaves() {
     }
 }
 
+/// All nodes that are stopped at once hand over to each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_that_goes_as_well_is_not_waited_for() {
+    let orders = name("orders");
+    let cluster = Cluster::of_three(&orders, None).await;
+    let leader = cluster.leading(cluster.group(&orders)).await;
+    let [leading, gone, leaving] = [0, 1, 2].map(|at| &cluster.nodes[(leader + at) % 3]);
+    let group = leading.inner.groups.get(cluster.group(&orders)).unwrap();
+    kill(gone).await;
+    leading.inner.leavers.send_modify(|leavers| _ = leavers.insert(leaving.inner.id, leaving.inner.boot));
+    let moved = timeout(PATIENCE, leading.inner.transfer(&group, gone.inner.id, 10 * PATIENCE)).await;
+    assert_eq!(moved, Ok(Err(Error::NoLeader)), "to one that is gone");
+    // It may still take over.
+    let moved = timeout(PATIENCE, leading.inner.transfer(&group, leaving.inner.id, 10 * PATIENCE)).await;
+    assert!(moved.is_ok(), "to one that leaves");
+    for node in [leading, leaving] {
+        node.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_leaves_goes_on_leaving_whatever_the_catalog_says() {
     let cluster = Cluster::start(3).await;
@@ -173,7 +193,7 @@ async fn a_move_that_is_refused_is_not_made_up_for_later() {
     let placement = || asked.inner.directory.stream(&orders).unwrap().placement;
     let before = placement();
     // Only the leader has heard that the wanted one leaves.
-    cluster.nodes[leader].inner.leavers.lock().unwrap().insert(wanted.inner.id, wanted.inner.boot);
+    cluster.nodes[leader].inner.leavers.send_modify(|leavers| _ = leavers.insert(wanted.inner.id, wanted.inner.boot));
     let refused = asked.move_leader(&orders, Some(wanted.name())).await;
     assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
     assert_eq!(placement(), before);
