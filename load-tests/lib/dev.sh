@@ -38,6 +38,11 @@ ticks() {
 
 url() { echo "http://127.0.0.1:$((PORT + $1))"; }
 
+# metric NODE NAME: of one node.
+metric() { curl -s "$(url "$1")/metrics" | awk -v name="$2" '$1 == name { print $2 }'; }
+# elected: leaderships that were lost and won. The first events wake a stream that nobody used since it was made.
+elected() { for node in 0 1 2; do curl -s "$(url $node)/metrics" | awk '/^evermesh_elections_won_total{cause="(evidence|timer)"}/ { sum += $2 } END { print sum }'; done | awk '{ sum += $1 } END { print sum }'; }
+
 # start: returns when every node is ready.
 start() {
     local begin node
