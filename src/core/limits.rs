@@ -202,7 +202,7 @@ pub const STALL_MS: u64 = 60_000;
 pub const COMMENT_EVERY_MS: u64 = 15_000;
 /// Time between two pings on a WebSocket, in milliseconds.
 pub const PING_EVERY_MS: u64 = 20_000;
-/// A WebSocket from which nothing came for so long is closed, in milliseconds.
+/// A WebSocket from which nothing came for so long is closed, unless it reads what waits for it, in milliseconds.
 pub const SILENT_MS: u64 = 60_000;
 /// Time over which a leaving node spreads the ends of its long-lived connections, in milliseconds.
 pub const GOAWAY_SPREAD_MS: u64 = 3_000;

@@ -166,13 +166,13 @@ impl Session {
                     }
                 },
                 () = self.out.gone() => return Err(Gone),
-                alive = pulse.tick() => match alive {
-                    true => {
-                        self.out.put(ping()).await?;
-                        self.out.flush().await?;
+                () = pulse.tick() => {
+                    if pulse.is_silent(self.out.taken()) {
+                        return Ok(Some(close::SILENT));
                     }
-                    false => return Ok(Some(close::SILENT)),
-                },
+                    self.out.put(ping()).await?;
+                    self.out.flush().await?;
+                }
             }
         }
     }

@@ -29,7 +29,11 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
-use std::{future::Future, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    time::Duration,
+};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
 /// Every socket has these buffers, so they are small: thousands of sockets are mostly quiet. The connection reads ahead (`ahead`).
@@ -88,11 +92,33 @@ impl Pulse {
         self.heard = Instant::now();
     }
 
-    /// Waits for the time of the next ping; `false` when the other end has been silent for too long. Cancel safe.
-    async fn tick(&mut self) -> bool {
+    /// Waits for the time of the next ping. Cancel safe.
+    async fn tick(&mut self) {
         self.ticks.tick().await;
-        self.heard.elapsed() < Duration::from_millis(limits::SILENT_MS)
     }
+
+    /// Whether the other end has been silent for too long. One that is slow is not: it may have so much to read that it comes to no ping,
+    /// and `taken` is when it last read some of it.
+    fn is_silent(&self, taken: Option<Instant>) -> bool {
+        let heard = taken.map_or(self.heard, |taken| taken.max(self.heard));
+        heard.elapsed() >= Duration::from_millis(limits::SILENT_MS)
+    }
+}
+
+/// Writes to a socket; calls `taken` whenever that was full and takes more: then the other end has read. Nothing but the socket may wake
+/// the task while it writes.
+async fn noting<R>(write: impl Future<Output = R>, mut taken: impl FnMut()) -> R {
+    let mut write = pin!(write);
+    let mut was_full = false;
+    poll_fn(|cx| {
+        if was_full {
+            taken();
+        }
+        let written = write.as_mut().poll(cx);
+        was_full = written.is_pending();
+        written
+    })
+    .await
 }
 
 fn ping() -> Message {
@@ -127,4 +153,22 @@ async fn goodbye(
     };
     // Whoever does not answer is left.
     let _ = timeout(CLOSE_WAIT, parting).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_slowly_is_not_silent() {
+        let mut pulse = Pulse::new();
+        let began = Instant::now();
+        while !pulse.is_silent(None) {
+            pulse.tick().await;
+        }
+        assert_eq!(began.elapsed().as_millis() as u64, limits::SILENT_MS);
+        assert!(pulse.is_silent(Some(began)) && !pulse.is_silent(Some(Instant::now())));
+        pulse.heard();
+        assert!(!pulse.is_silent(Some(began)));
+    }
 }

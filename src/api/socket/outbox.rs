@@ -7,7 +7,7 @@
 //! - A task that is aborted while it writes loses no frame, but may leave some for the next who writes: whoever aborts one has to put
 //!   something itself, or to [`finish`](Outbox::finish).
 
-use super::text;
+use super::{noting, text};
 use crate::{core::limits, wire::socket::Frame};
 use axum::{
     Error,
@@ -22,7 +22,10 @@ use std::{
     sync::{Mutex as SyncMutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
-use tokio::sync::{Mutex, Semaphore};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 /// The other end cannot be told anything any more.
@@ -37,6 +40,8 @@ pub struct Outbox<S = SplitSink<WebSocket, Message>> {
     room: Semaphore,
     /// Held by whoever writes.
     sink: Mutex<S>,
+    /// When the socket took something after it was full: then the other end has read.
+    taken: SyncMutex<Option<Instant>>,
     gone: CancellationToken,
 }
 
@@ -46,6 +51,7 @@ impl<S: Sink<Message, Error = Error> + Unpin> Outbox<S> {
             waiting: SyncMutex::default(),
             room: Semaphore::new(limits::SOCKET_FRAMES_MAX),
             sink: Mutex::new(sink),
+            taken: SyncMutex::default(),
             gone: CancellationToken::new(),
         }
     }
@@ -93,8 +99,14 @@ impl<S: Sink<Message, Error = Error> + Unpin> Outbox<S> {
         self.gone.cancelled().await;
     }
 
+    /// When the other end last made room in a socket that was full.
+    pub fn taken(&self) -> Option<Instant> {
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn write(&self, sink: &mut S) -> Flow {
-        let written = poll_fn(|cx| self.poll_write(cx, Pin::new(&mut *sink))).await;
+        let written = poll_fn(|cx| self.poll_write(cx, Pin::new(&mut *sink)));
+        let written = noting(written, || *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now())).await;
         written.map_err(|_| {
             self.gone.cancel();
             self.room.close();
@@ -206,9 +218,11 @@ mod tests {
         while out.sink.try_lock().is_ok() {
             yield_now().await;
         }
-        assert_eq!((out.waiting().len(), puts.is_finished()), (limits::SOCKET_FRAMES_MAX - 1, false));
+        assert_eq!((out.waiting().len(), puts.is_finished(), out.taken()), (limits::SOCKET_FRAMES_MAX - 1, false, None));
+        let before = Instant::now();
         assert_eq!(numbers(&mut socket, count).await, (0..count).collect::<Vec<_>>());
         puts.await.unwrap().unwrap();
+        assert!(out.taken() >= Some(before), "a slow reader is not a silent one");
     }
 
     #[tokio::test]

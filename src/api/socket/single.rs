@@ -1,6 +1,6 @@
 //! One stream, nothing to send: each event one text frame. What a page needs.
 
-use super::{Pulse, bounded, goodbye, ping, run, text, why};
+use super::{Pulse, bounded, goodbye, noting, ping, run, text, why};
 use crate::{
     api::{
         error::Result,
@@ -61,14 +61,14 @@ async fn deliver(socket: WebSocket, mut follow: Follow) {
                 },
             },
             step = follow.step(limits::PUSH_EVENTS_MAX, Duration::MAX) => match step {
-                Step::Items(chunk) => if write(&mut sink, &chunk).await.is_err() { return },
+                Step::Items(chunk) => if noting(write(&mut sink, &chunk), || pulse.heard()).await.is_err() { return },
                 Step::Idle | Step::Refused(_) => {}
                 Step::Leaving => break close::GOING_AWAY,
                 Step::Failed(error) => break reason(&error),
             },
-            alive = pulse.tick() => match alive {
-                true => if sink.send(ping()).await.is_err() { return },
-                false => break close::SILENT,
+            () = pulse.tick() => match pulse.is_silent(None) {
+                true => break close::SILENT,
+                false => if sink.send(ping()).await.is_err() { return },
             },
         }
     };
