@@ -1,12 +1,14 @@
 //! `evermesh bench`: what publishing, subscribing and the disk give, measured from outside.
 //!
 //! [`publish`] and [`subscribe`] run many connections and report what happened to one [`report::Report`], which prints a line a
-//! second and the percentiles at the end; [`disk`] measures what every acknowledgement has to wait for.
+//! second and the percentiles at the end; [`disk`] measures what every acknowledgement has to wait for, [`loopback`] what the kernel
+//! alone takes for a fan-out.
 //!
 //! - With a rate, a request is measured from when it was due, not from when it was sent: waiting in line is latency too.
 //! - Errors, gaps and duplicates are counted and shown, never hidden; with any of the last two the exit code is 1.
 
 mod disk;
+mod loopback;
 mod payload;
 mod publish;
 mod report;
@@ -21,6 +23,7 @@ use clap::Subcommand;
     after_help = "\
 Examples:
   evermesh bench disk --dir ./evermesh-data         what one fdatasync costs here
+  evermesh bench loopback -c 1000                  what the kernel alone takes for a fan-out
   evermesh bench pub --connections 1                latency of single events, one after another
   evermesh bench pub --connections 64 --batch 100   throughput
   evermesh bench pub --rate 1000 --websocket        latency at a given load
@@ -41,6 +44,8 @@ enum Verb {
     Sub(subscribe::Args),
     /// Measure this machine's disk: a 4 KiB write and its fdatasync
     Disk(disk::Args),
+    /// Measure this machine's loopback: one event to many connections, without a node
+    Loopback(loopback::Args),
 }
 
 pub async fn run(args: Args) -> Result {
@@ -48,6 +53,7 @@ pub async fn run(args: Args) -> Result {
         Verb::Pub(verb) => publish::run(verb, &args.connect).await,
         Verb::Sub(verb) => subscribe::run(verb, &args.connect).await,
         Verb::Disk(verb) => disk::run(&verb, &args.connect),
+        Verb::Loopback(verb) => loopback::run(&verb, &args.connect),
     }
 }
 
