@@ -133,7 +133,7 @@ fn least(after: Duration) -> Duration {
 fn may_sleep(node: &Inner, stream: &Stream, local: &Local) -> bool {
     let record = stream.record();
     let holders: BTreeSet<u64> = record.placement.iter().copied().collect();
-    let (here, lacking) = reachable(node, &record);
+    let (here, lacking) = reachable(&node.alive(), &record);
     let progress = local.group.progress();
     let all_have_all = progress.iter().all(|(id, progress)| progress.voter && (progress.lag == Some(0) || lacking.contains(id)));
     record.has_begun()
@@ -146,8 +146,7 @@ fn may_sleep(node: &Inner, stream: &Stream, local: &Local) -> bool {
 }
 
 /// Who holds the stream: the nodes that can be reached, and the others.
-fn reachable(node: &Inner, record: &StreamRecord) -> (Vec<u64>, Vec<u64>) {
-    let alive = node.alive();
+fn reachable(alive: &BTreeSet<u64>, record: &StreamRecord) -> (Vec<u64>, Vec<u64>) {
     record.placement.iter().partition(|id| alive.contains(id))
 }
 
@@ -169,7 +168,7 @@ fn longest_sleep(stream: &Stream) -> Option<Duration> {
 async fn fall_asleep(node: &Arc<Inner>, stream: Arc<Stream>, local: Local) {
     let Some(end) = local.group.candidacy().await else { return };
     let Some(leader) = local.group.current().mine else { return };
-    let (mut others, lacking) = reachable(node, &stream.record());
+    let (mut others, lacking) = reachable(&node.alive(), &stream.record());
     others.retain(|id| *id != node.id);
     let ask = Sleep { group: stream.group, term: leader.term, end, lacking };
     let asked = others.iter().map(|id| node.mesh.call(*id, Lane::Consensus, method::SLEEP, ask.encode(), Instant::now() + ANSWER_WAIT));
@@ -268,10 +267,11 @@ fn go_round(node: &Arc<Inner>, round: &mut Vec<u64>) {
     }
     let step = round.split_off(round.len().saturating_sub(ROUND_STEP));
     let mut streams = step.into_iter().filter_map(|group| node.stream_of_group(group));
+    let alive = node.alive();
     let (mut looks, mut lacked) = (1, LACKED_STEP);
     while looks > 0 && lacked > 0 {
         let Some(stream) = streams.next() else { break };
-        let left = match look_for(node, &stream) {
+        let left = match look_for(node, &stream, &alive) {
             None => continue,
             Some(Look::Lacked) => &mut lacked,
             Some(Look::Unseen | Look::Aged) => &mut looks,
@@ -294,20 +294,24 @@ pub enum Look {
     Aged,
 }
 
-/// Why the stream is to be woken by this node, if it is.
-pub fn look_for(node: &Inner, stream: &Stream) -> Option<Look> {
-    let record = stream.record();
-    let (here, _) = reachable(node, &record);
-    if !node.is_asleep(stream) || !is_majority(&here, &record) || node.is_out(stream.group) {
+/// Why the stream is to be woken by this node, if it is; `alive` can be reached.
+pub fn look_for(node: &Inner, stream: &Stream, alive: &BTreeSet<u64>) -> Option<Look> {
+    if !node.is_asleep(stream) {
         return None;
     }
-    let Some(slept) = stream.slept() else { return Some(Look::Unseen) };
-    if slept.lacking.iter().any(|id| node.is_up(*id)) {
-        return Some(Look::Lacked);
-    }
-    let longest = longest_sleep(stream).map(|longest| longest.clamp(AGED_LEAST, AGED_MOST));
-    let is_long = !slept.state.is_empty() && longest.is_some_and(|longest| slept.since.elapsed() >= longest);
-    (is_long && node.would_lead(stream) == Some(node.id)).then_some(Look::Aged)
+    let is_long = |slept: &Slept| {
+        let longest = longest_sleep(stream).map(|longest| longest.clamp(AGED_LEAST, AGED_MOST));
+        !slept.state.is_empty() && longest.is_some_and(|longest| slept.since.elapsed() >= longest)
+    };
+    let look = match stream.slept() {
+        None => Look::Unseen,
+        Some(slept) if slept.lacking.iter().any(|id| alive.contains(id)) => Look::Lacked,
+        Some(slept) if is_long(&slept) && node.would_lead(stream) == Some(node.id) => Look::Aged,
+        Some(_) => return None,
+    };
+    let record = stream.record();
+    let (here, _) = reachable(alive, &record);
+    (is_majority(&here, &record) && !node.is_out(stream.group)).then_some(look)
 }
 
 impl Inner {

@@ -228,7 +228,7 @@ async fn what_no_majority_could_wake_is_left_alone() {
     cluster.restart(0).await;
     let look = |cluster: &Cluster| {
         let node = &cluster.nodes[0].inner;
-        crate::node::sleep::look_for(node, &node.stream_of_group(1).unwrap())
+        crate::node::sleep::look_for(node, &node.stream_of_group(1).unwrap(), &node.alive())
     };
     assert_eq!(look(&cluster), None);
     assert!(cluster.sleeps(0, &stream));
