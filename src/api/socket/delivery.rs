@@ -40,10 +40,10 @@ impl Delivery {
     pub async fn run(self, opened: std::result::Result<Follow, node::Error>) -> Flow {
         let mut follow = match opened {
             Ok(follow) => follow,
-            Err(error) => return self.out.send(&failed(Some(self.id), error.into())).await,
+            Err(error) => return self.send(&failed(Some(self.id), error.into())).await,
         };
         let subscribed = Subscribed { sub: self.sub, from: follow.cursor(), created: Some(Timestamp(follow.stream_created())) };
-        self.out.send(&Frame { subscribed: Some(subscribed), ..Frame::answer(self.id) }).await?;
+        self.send(&Frame { subscribed: Some(subscribed), ..Frame::answer(self.id) }).await?;
         loop {
             let events = self.allowance().await;
             match follow.step_on(events, Duration::MAX).await {
@@ -51,7 +51,7 @@ impl Delivery {
                 Step::Idle | Step::Refused(_) => {}
                 // The session says goodbye in its turn.
                 Step::Leaving => std::future::pending().await,
-                Step::Failed(error) => return self.out.send(&Frame { sub: Some(self.sub), ..failed(None, error.into()) }).await,
+                Step::Failed(error) => return self.send(&Frame { sub: Some(self.sub), ..failed(None, error.into()) }).await,
             }
         }
     }
@@ -80,6 +80,11 @@ impl Delivery {
         for frame in frames.done {
             self.out.put(text(frame)).await?;
         }
+        self.out.flush().await
+    }
+
+    async fn send(&self, frame: &Frame) -> Flow {
+        self.out.put(text(Bytes::from(frame.encode()))).await?;
         self.out.flush().await
     }
 }

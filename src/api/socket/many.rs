@@ -171,14 +171,15 @@ impl Session {
                         return Ok(Some(close::SILENT));
                     }
                     self.out.put(ping()).await?;
-                    self.out.flush().await?;
+                    self.out.start().await?;
                 }
             }
         }
     }
 
     async fn send(&mut self, frame: &Frame) -> Flow {
-        self.out.send(frame).await
+        self.out.put(text(Bytes::from(frame.encode()))).await?;
+        self.out.start().await
     }
 
     /// One outcome and all that are there with it, in one write: an entry answers many publishes at once.
@@ -188,7 +189,7 @@ impl Session {
             self.out.put(text(Bytes::from(frame.encode()))).await?;
             next = self.pending.next().now_or_never().flatten();
         }
-        self.out.flush().await
+        self.out.start().await
     }
 
     async fn fail(&mut self, id: Option<u64>, failure: Failure) -> Flow {

@@ -1,19 +1,21 @@
 //! What goes out over a socket of many streams: frames of several tasks, in the order in which they were put.
 //!
-//! There is no task that writes. Whoever has put frames and finds nobody writing writes all that wait, its own and others'; who finds
-//! somebody leaves them to it. So an event costs no way from its subscription to a writer.
+//! There is no task that writes: whoever has put frames writes all that wait, its own and others'. So an event costs no way from its
+//! subscription to a writer.
 //!
 //! - What waits is bounded in frames: with `limits::SOCKET_FRAMES_MAX` of them, `put` waits for the socket.
+//! - Nobody writes more than waits when it begins, or one who is slow to put would write for ever for those who are quick.
+//! - A subscription waits until its frames are written, and looks after what was put meanwhile ([`flush`](Outbox::flush)). The session has
+//!   more to do: while somebody writes, it leaves its frames to that one ([`start`](Outbox::start)).
 //! - A task that is aborted while it writes loses no frame, but may leave some for the next who writes: whoever aborts one has to put
 //!   something itself, or to [`finish`](Outbox::finish).
 
-use super::{noting, text};
-use crate::{core::limits, wire::socket::Frame};
+use super::noting;
+use crate::core::limits;
 use axum::{
     Error,
     extract::ws::{Message, WebSocket},
 };
-use bytes::Bytes;
 use futures_util::{Sink, stream::SplitSink};
 use std::{
     collections::VecDeque,
@@ -56,18 +58,12 @@ impl<S: Sink<Message, Error = Error> + Unpin> Outbox<S> {
         }
     }
 
-    /// Puts a frame and has it written.
-    pub async fn send(&self, frame: &Frame) -> Flow {
-        self.put(text(Bytes::from(frame.encode()))).await?;
-        self.flush().await
-    }
-
-    /// Gives a message its place; it goes with the next [`flush`](Outbox::flush) at the latest. Waits while too many wait.
+    /// Gives a message its place; somebody has to write it. Waits while too many wait.
     pub async fn put(&self, message: Message) -> Flow {
         let permit = match self.room.try_acquire() {
             Ok(permit) => permit,
             Err(_) => {
-                self.flush().await?;
+                self.start().await?;
                 self.room.acquire().await.map_err(|_| Gone)?
             }
         };
@@ -76,16 +72,29 @@ impl<S: Sink<Message, Error = Error> + Unpin> Outbox<S> {
         Ok(())
     }
 
-    /// Has written what was put: by this task, or by the one that is at it.
+    /// Has written what was put, and what others put and left to this task.
     pub async fn flush(&self) -> Flow {
-        // Whoever was writing may have seen the last frame before this one was put, so each looks again after it let go.
-        while !self.gone.is_cancelled() && !self.waiting().is_empty() {
-            match self.sink.try_lock() {
-                Ok(mut sink) => self.write(&mut sink).await?,
-                Err(_) => break,
+        let mut sink = Some(self.sink.lock().await);
+        while let Some(mut writing) = sink.take() {
+            self.write(&mut writing).await?;
+            drop(writing);
+            // Whoever left something did so before this one let go.
+            if !self.waiting().is_empty() {
+                sink = self.sink.try_lock().ok();
             }
         }
-        if self.gone.is_cancelled() { Err(Gone) } else { Ok(()) }
+        Ok(())
+    }
+
+    /// Has written what was put, unless somebody writes already, who will see to it.
+    pub async fn start(&self) -> Flow {
+        if self.gone.is_cancelled() {
+            return Err(Gone);
+        }
+        match self.sink.try_lock() {
+            Ok(mut sink) => self.write(&mut sink).await,
+            Err(_) => Ok(()),
+        }
     }
 
     /// Has written what was put, even if somebody was aborted while writing it.
@@ -105,7 +114,11 @@ impl<S: Sink<Message, Error = Error> + Unpin> Outbox<S> {
     }
 
     async fn write(&self, sink: &mut S) -> Flow {
-        let written = poll_fn(|cx| self.poll_write(cx, Pin::new(&mut *sink)));
+        if self.gone.is_cancelled() {
+            return Err(Gone);
+        }
+        let mut count = self.waiting().len();
+        let written = poll_fn(|cx| self.poll_write(cx, Pin::new(&mut *sink), &mut count));
         let written = noting(written, || *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now())).await;
         written.map_err(|_| {
             self.gone.cancel();
@@ -114,11 +127,12 @@ impl<S: Sink<Message, Error = Error> + Unpin> Outbox<S> {
         })
     }
 
-    /// All that wait, then one flush. A frame is taken only when it is the socket's in the same moment.
-    fn poll_write(&self, cx: &mut Context<'_>, mut sink: Pin<&mut S>) -> Poll<Result<(), Error>> {
-        loop {
+    /// So many that wait, then one flush. A frame is taken only when it is the socket's in the same moment.
+    fn poll_write(&self, cx: &mut Context<'_>, mut sink: Pin<&mut S>, count: &mut usize) -> Poll<Result<(), Error>> {
+        while *count > 0 {
             ready!(sink.as_mut().poll_ready(cx))?;
             let Some(message) = self.waiting().pop_front() else { break };
+            *count -= 1;
             self.room.add_permits(1);
             sink.as_mut().start_send(message)?;
         }
@@ -133,9 +147,11 @@ impl<S: Sink<Message, Error = Error> + Unpin> Outbox<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::socket::text;
+    use bytes::Bytes;
     use futures_util::SinkExt;
-    use std::sync::Arc;
-    use tokio::{sync::mpsc, task::yield_now};
+    use std::{sync::Arc, time::Duration};
+    use tokio::{sync::mpsc, task::yield_now, time::timeout};
     use tokio_util::sync::PollSender;
 
     /// An outbox into a socket that takes so many messages until they are received.
@@ -174,10 +190,42 @@ mod tests {
             yield_now().await;
         }
         out.put(message(3)).await.unwrap();
-        out.flush().await.unwrap();
+        out.start().await.unwrap();
         assert!(!writing.is_finished());
         assert_eq!(numbers(&mut socket, 4).await, [0, 1, 2, 3]);
         writing.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn nobody_writes_for_ever_for_others() {
+        let (out, mut socket) = outbox(1);
+        out.put(message(0)).await.unwrap();
+        out.put(message(1)).await.unwrap();
+        let session = tokio::spawn({
+            let out = out.clone();
+            async move { out.start().await }
+        });
+        while out.sink.try_lock().is_ok() {
+            yield_now().await;
+        }
+        let subscription = tokio::spawn({
+            let out = out.clone();
+            async move {
+                for number in 2..5 {
+                    out.put(message(number)).await?;
+                }
+                out.flush().await
+            }
+        });
+        while out.waiting().len() < 4 {
+            yield_now().await;
+        }
+        // The socket takes what waited when the session began, and nothing more.
+        assert_eq!(numbers(&mut socket, 1).await, [0]);
+        timeout(Duration::from_secs(30), session).await.expect("it has written what was its").unwrap().unwrap();
+        assert!(!subscription.is_finished());
+        assert_eq!(numbers(&mut socket, 4).await, [1, 2, 3, 4]);
+        subscription.await.unwrap().unwrap();
     }
 
     #[tokio::test]
