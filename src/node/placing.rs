@@ -198,8 +198,7 @@ async fn close_elsewhere(node: &Arc<Inner>, stream: &Arc<Stream>) {
 
 /// The stream was deleted.
 async fn delete(node: &Arc<Inner>, stream: &Arc<Stream>) {
-    stream.set_local(None);
-    node.groups.close(stream.group).await;
+    close(node, stream).await;
     node.streams.write().expect("nobody panics while holding it").remove(&stream.group);
     if node.store.has_group(stream.group) {
         clear_away(node, stream.group).await;
@@ -217,9 +216,15 @@ async fn leave(node: &Arc<Inner>, stream: &Arc<Stream>) {
     if !knows && !node.leader_counts_out(stream, node.id).await {
         return;
     }
+    close(node, stream).await;
+    settle(node, stream.group).await;
+}
+
+/// Closes the replica here; not while somebody opens it.
+async fn close(node: &Inner, stream: &Stream) {
+    let _opening = stream.opening().await;
     stream.set_local(None);
     node.groups.close(stream.group).await;
-    settle(node, stream.group).await;
 }
 
 /// Makes sure that a closed group does not count this node. If nobody can say so now, it is opened again.
@@ -247,8 +252,17 @@ async fn sweep(node: &Arc<Inner>) {
     }
 }
 
-/// Deletes the data of one closed group, if it may go.
+/// Deletes the data of one closed group, if it may go. Whoever was asked to wake it before it was counted out may be opening it still:
+/// then it is closed again first, in its turn.
 async fn clear_away(node: &Inner, group: u64) {
+    let stream = node.stream_of_group(group);
+    let _opening = match &stream {
+        Some(stream) => Some(stream.opening().await),
+        None => None,
+    };
+    if node.groups.get(group).is_some() {
+        return;
+    }
     let (deleted, elsewhere) = {
         let catalog = node.directory.read();
         let record = catalog.stream_of_group(group);
