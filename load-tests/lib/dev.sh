@@ -36,10 +36,25 @@ ticks() {
     for pid; do awk '{ print $14 + $15 }' "/proc/$pid/stat"; done | awk '{ sum += $1 } END { print sum }'
 }
 
+# sockets PID…: how many these processes have open, in all.
+sockets() { local pid; for pid; do find "/proc/$pid/fd" -lname 'socket:*' 2>/dev/null; done | wc -l; }
+
+# subscribed SUBSCRIBERS SOCKETS PID…: returns when these processes have so many sockets; SUBSCRIBERS is who opens them, and writes to sub.log.
+subscribed() {
+    local subscribers=$1 wanted=$2
+    shift 2
+    until (($(sockets "$@") >= wanted)); do
+        kill -0 "$subscribers" 2>/dev/null || { tail -3 "$DATA/sub.log" >&2; die "the subscribers did not stay"; }
+        sleep 0.1
+    done
+}
+
 url() { echo "http://127.0.0.1:$((PORT + $1))"; }
 
 # metric NODE NAME: of one node.
 metric() { curl -s "$(url "$1")/metrics" | awk -v name="$2" '$1 == name { print $2 }'; }
+# metrics NAME: summed over the nodes.
+metrics() { local node; for node in 0 1 2; do metric $node "$1"; done | awk '{ sum += $1 } END { printf "%.0f", sum }'; }
 # elected: leaderships that were lost and won. The first events wake a stream that nobody used since it was made.
 elected() { for node in 0 1 2; do curl -s "$(url $node)/metrics" | awk '/^evermesh_elections_won_total{cause="(evidence|timer)"}/ { sum += $2 } END { print sum }'; done | awk '{ sum += $1 } END { print sum }'; }
 

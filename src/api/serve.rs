@@ -14,6 +14,7 @@ use hyper_util::{
 };
 use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
 use tokio::{
+    io::join,
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
@@ -68,12 +69,13 @@ async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> (TcpStr
 async fn connection(stream: TcpStream, service: TowerToHyperService<router::Service>, app: App, _place: OwnedSemaphorePermit) {
     // Answers are written whole: there is nothing to gain from waiting for more.
     let _ = stream.set_nodelay(true);
+    let (read, write) = stream.into_split();
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(limits::HEADERS_WAIT_MS))
         .max_buf_size(BUFFER_BYTES_MAX)
         .max_headers(REQUEST_HEADERS_MAX)
-        .serve_connection(TokioIo::new(Eager::new(Watched::new(stream))), service)
+        .serve_connection(TokioIo::new(join(Eager::new(read), Watched::new(write))), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {

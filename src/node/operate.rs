@@ -172,7 +172,7 @@ impl Inner {
                 return (opening, stuck);
             }
             let stream = self.stream_of_group(record.group);
-            let reachable = || record.placement.iter().filter(|id| alive.contains(id)).count() > record.placement.len() / 2;
+            let reachable = || record.has_majority_in(&alive);
             let ready = match stream.as_ref().and_then(|stream| stream.local()) {
                 Some(local) => Some(has_quorum(&local.group, &alive)),
                 None => stream.filter(|stream| self.is_asleep(stream)).map(|_| reachable()),

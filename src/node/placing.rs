@@ -255,6 +255,15 @@ async fn sweep(node: &Arc<Inner>) {
 /// Deletes the data of one closed group, if it may go. Whoever was asked to wake it before it was counted out may be opening it still:
 /// then it is closed again first, in its turn.
 async fn clear_away(node: &Inner, group: u64) {
+    let is_where = || {
+        let catalog = node.directory.read();
+        let record = catalog.stream_of_group(group);
+        (record.is_none() && group < catalog.next_group, record.is_some_and(|record| !record.placement.contains(&node.id)))
+    };
+    let (_, elsewhere) = is_where();
+    if elsewhere && node.fence_of(group).is_some() {
+        settle(node, group).await;
+    }
     let stream = node.stream_of_group(group);
     let _opening = match &stream {
         Some(stream) => Some(stream.opening().await),
@@ -263,14 +272,7 @@ async fn clear_away(node: &Inner, group: u64) {
     if node.groups.get(group).is_some() {
         return;
     }
-    let (deleted, elsewhere) = {
-        let catalog = node.directory.read();
-        let record = catalog.stream_of_group(group);
-        (record.is_none() && group < catalog.next_group, record.is_some_and(|record| !record.placement.contains(&node.id)))
-    };
-    if elsewhere && node.fence_of(group).is_some() {
-        settle(node, group).await;
-    }
+    let (deleted, elsewhere) = is_where();
     let left = node.left.lock().expect("nobody panics while holding it").contains(&group);
     if deleted || (elsewhere && left) {
         remove(node, group, deleted).await;

@@ -63,15 +63,25 @@ pub mod refusal {
 const VERSION: u8 = 1;
 
 pub fn writer(bytes: usize) -> Writer {
-    let mut w = Writer::with_capacity(bytes + 1);
-    w.u8(VERSION);
-    w
+    writer_of(VERSION, bytes)
 }
 
 pub fn reader(what: &'static str, bytes: Bytes) -> Result<Reader, Corrupt> {
+    Ok(reader_up_to(VERSION, what, bytes)?.1)
+}
+
+/// Of a message that has had other versions.
+fn writer_of(version: u8, bytes: usize) -> Writer {
+    let mut w = Writer::with_capacity(bytes + 1);
+    w.u8(version);
+    w
+}
+
+/// A message that may be of any version from the first to the newest; with its own.
+fn reader_up_to(newest: u8, what: &'static str, bytes: Bytes) -> Result<(u8, Reader), Corrupt> {
     let mut r = Reader::new(what, bytes);
     match r.u8()? {
-        VERSION => Ok(r),
+        version if (VERSION..=newest).contains(&version) => Ok((version, r)),
         _ => Err(r.corrupt("its version is not known to this build")),
     }
 }

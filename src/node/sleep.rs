@@ -133,14 +133,15 @@ fn least(after: Duration) -> Duration {
 fn may_sleep(node: &Inner, stream: &Stream, local: &Local) -> bool {
     let record = stream.record();
     let holders: BTreeSet<u64> = record.placement.iter().copied().collect();
-    let (here, lacking) = reachable(&node.alive(), &record);
+    let alive = node.alive();
+    let (here, lacking) = reachable(&alive, &record);
     let progress = local.group.progress();
     let all_have_all = progress.iter().all(|(id, progress)| progress.voter && (progress.lag == Some(0) || lacking.contains(id)));
     record.has_begun()
         && !forgets_soon(stream, local)
         && local.group.members_are(&holders)
         && all_have_all
-        && is_majority(&here, &record)
+        && record.has_majority_in(&alive)
         && here.iter().all(|id| node.stays(*id))
         && local.group.folded().purgeable().is_none()
 }
@@ -148,10 +149,6 @@ fn may_sleep(node: &Inner, stream: &Stream, local: &Local) -> bool {
 /// Who holds the stream: the nodes that can be reached, and the others.
 fn reachable(alive: &BTreeSet<u64>, record: &StreamRecord) -> (Vec<u64>, Vec<u64>) {
     record.placement.iter().partition(|id| alive.contains(id))
-}
-
-fn is_majority(nodes: &[u64], record: &StreamRecord) -> bool {
-    nodes.len() > record.placement.len() / 2
 }
 
 /// Whether a stream has events that it will forget by age before long.
@@ -309,9 +306,7 @@ pub fn look_for(node: &Inner, stream: &Stream, alive: &BTreeSet<u64>) -> Option<
         Some(slept) if is_long(&slept) && node.would_lead(stream) == Some(node.id) => Look::Aged,
         Some(_) => return None,
     };
-    let record = stream.record();
-    let (here, _) = reachable(alive, &record);
-    (is_majority(&here, &record) && !node.is_out(stream.group)).then_some(look)
+    (stream.record().has_majority_in(alive) && !node.is_out(stream.group)).then_some(look)
 }
 
 impl Inner {

@@ -206,9 +206,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 
 /// Letters that do not compress, others for each number.
 fn noise(number: usize, bytes: usize) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut random = Random((number as u64) << 32);
-    std::iter::repeat_with(|| char::from(LETTERS[random.below(64) as usize])).take(bytes).collect()
+    Random((number as u64) << 32).letters(bytes)
 }
 
 fn name(name: &str) -> StreamName {

@@ -29,6 +29,12 @@ impl Random {
         self.draw() % bound
     }
 
+    /// Letters that do not compress.
+    pub fn letters(&mut self, count: usize) -> String {
+        const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        std::iter::repeat_with(|| char::from(LETTERS[self.below(64) as usize])).take(count).collect()
+    }
+
     pub fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }

@@ -232,7 +232,5 @@ async fn a_disk_that_fills_up_is_refused_early_and_nothing_is_damaged() {
 
 /// An event's worth of letters that do not compress, others for each number.
 fn noise(number: usize) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut random = Random((number as u64) << 32);
-    std::iter::repeat_with(|| char::from(LETTERS[random.below(64) as usize])).take(EVENT_BYTES).collect()
+    Random((number as u64) << 32).letters(EVENT_BYTES)
 }

@@ -84,7 +84,7 @@ impl Delivery {
     }
 
     async fn send(&self, frame: &Frame) -> Flow {
-        self.out.put(text(Bytes::from(frame.encode()))).await?;
+        self.out.put(super::frame(frame)).await?;
         self.out.flush().await
     }
 }

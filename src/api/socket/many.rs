@@ -11,7 +11,7 @@ use super::{
     Pulse, bounded, close_frame,
     delivery::{Delivery, failed},
     outbox::{Flow, Gone, Outbox},
-    ping, run, text, why,
+    ping, run, why,
 };
 use crate::{
     api::{
@@ -37,7 +37,6 @@ use axum::{
     },
     response::Response,
 };
-use bytes::Bytes;
 use futures_util::{
     FutureExt, StreamExt,
     stream::{FuturesUnordered, SplitStream},
@@ -178,7 +177,7 @@ impl Session {
     }
 
     async fn send(&mut self, frame: &Frame) -> Flow {
-        self.out.put(text(Bytes::from(frame.encode()))).await?;
+        self.out.put(super::frame(frame)).await?;
         self.out.start().await
     }
 
@@ -186,7 +185,7 @@ impl Session {
     async fn tell_outcomes(&mut self, first: Frame) -> Flow {
         let mut next = Some(first);
         while let Some(frame) = next {
-            self.out.put(text(Bytes::from(frame.encode()))).await?;
+            self.out.put(super::frame(&frame)).await?;
             next = self.pending.next().now_or_never().flatten();
         }
         self.out.start().await

@@ -16,7 +16,7 @@ use crate::{
     core::limits,
     wire::{
         Code,
-        socket::{Close, close},
+        socket::{Close, Frame, close},
     },
 };
 use axum::{
@@ -128,6 +128,10 @@ fn ping() -> Message {
 /// A text frame of bytes that hold JSON.
 fn text(json: Bytes) -> Message {
     Message::Text(Utf8Bytes::try_from(json).expect("JSON is UTF-8"))
+}
+
+fn frame(frame: &Frame) -> Message {
+    text(Bytes::from(frame.encode()))
 }
 
 fn close_frame(close: Close) -> Message {

@@ -150,8 +150,12 @@ mod tests {
     use crate::api::socket::text;
     use bytes::Bytes;
     use futures_util::SinkExt;
-    use std::{sync::Arc, time::Duration};
-    use tokio::{sync::mpsc, task::yield_now, time::timeout};
+    use std::{ops::Range, sync::Arc, time::Duration};
+    use tokio::{
+        sync::mpsc,
+        task::{JoinHandle, yield_now},
+        time::timeout,
+    };
     use tokio_util::sync::PollSender;
 
     /// An outbox into a socket that takes so many messages until they are received.
@@ -162,6 +166,27 @@ mod tests {
 
     fn message(number: usize) -> Message {
         text(Bytes::from(number.to_string()))
+    }
+
+    /// A task that puts these messages, and has them written.
+    fn writing<S>(out: &Arc<Outbox<S>>, messages: Range<usize>) -> JoinHandle<Flow>
+    where
+        S: Sink<Message, Error = Error> + Unpin + Send + 'static,
+    {
+        let out = out.clone();
+        tokio::spawn(async move {
+            for number in messages {
+                out.put(message(number)).await?;
+            }
+            out.flush().await
+        })
+    }
+
+    /// Waits until somebody writes, and waits for the socket.
+    async fn busy<S: Sink<Message, Error = Error> + Unpin>(out: &Outbox<S>) {
+        while out.sink.try_lock().is_ok() {
+            yield_now().await;
+        }
     }
 
     async fn numbers(socket: &mut mpsc::Receiver<Message>, count: usize) -> Vec<usize> {
@@ -176,15 +201,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_writes_writes_for_the_others_and_in_order() {
         let (out, mut socket) = outbox(1);
-        let writing = tokio::spawn({
-            let out = out.clone();
-            async move {
-                for number in 0..3 {
-                    out.put(message(number)).await?;
-                }
-                out.flush().await
-            }
-        });
+        let writing = writing(&out, 0..3);
         // It writes one, and waits for the socket with the next.
         while out.room.available_permits() != limits::SOCKET_FRAMES_MAX - 2 || out.sink.try_lock().is_ok() {
             yield_now().await;
@@ -205,18 +222,8 @@ mod tests {
             let out = out.clone();
             async move { out.start().await }
         });
-        while out.sink.try_lock().is_ok() {
-            yield_now().await;
-        }
-        let subscription = tokio::spawn({
-            let out = out.clone();
-            async move {
-                for number in 2..5 {
-                    out.put(message(number)).await?;
-                }
-                out.flush().await
-            }
-        });
+        busy(&out).await;
+        let subscription = writing(&out, 2..5);
         while out.waiting().len() < 4 {
             yield_now().await;
         }
@@ -231,18 +238,8 @@ mod tests {
     #[tokio::test]
     async fn one_that_is_aborted_while_it_writes_loses_nothing() {
         let (out, mut socket) = outbox(1);
-        let writing = tokio::spawn({
-            let out = out.clone();
-            async move {
-                for number in 0..5 {
-                    out.put(message(number)).await?;
-                }
-                out.flush().await
-            }
-        });
-        while out.sink.try_lock().is_ok() {
-            yield_now().await;
-        }
+        let writing = writing(&out, 0..5);
+        busy(&out).await;
         writing.abort();
         assert!(writing.await.unwrap_err().is_cancelled());
         out.put(message(5)).await.unwrap();
@@ -254,18 +251,8 @@ mod tests {
     async fn a_full_outbox_waits_for_the_socket() {
         let (out, mut socket) = outbox(1);
         let count = 3 * limits::SOCKET_FRAMES_MAX;
-        let puts = tokio::spawn({
-            let out = out.clone();
-            async move {
-                for number in 0..count {
-                    out.put(message(number)).await?;
-                }
-                out.flush().await
-            }
-        });
-        while out.sink.try_lock().is_ok() {
-            yield_now().await;
-        }
+        let puts = writing(&out, 0..count);
+        busy(&out).await;
         assert_eq!((out.waiting().len(), puts.is_finished(), out.taken()), (limits::SOCKET_FRAMES_MAX - 1, false, None));
         let before = Instant::now();
         assert_eq!(numbers(&mut socket, count).await, (0..count).collect::<Vec<_>>());

@@ -1,10 +1,10 @@
 //! `evermesh bench disk`: what the machine's disk takes for a write that must survive a power loss.
 
+use super::latencies::{FEW, Latencies};
 use crate::cli::{
     connect::Connect,
     failure::{Failure, Result, io},
 };
-use hdrhistogram::Histogram;
 use rustix::fs::fdatasync;
 use serde_json::json;
 use std::{
@@ -44,34 +44,25 @@ pub fn run(args: &Args, connect: &Connect) -> Result {
     let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(io(&writing))?;
     let mut probe = Probe { file, path };
     let latencies = measure(&mut probe.file, Duration::from_secs(args.seconds)).map_err(io(&writing))?;
-    let ms = |percentile| latencies.value_at_percentile(percentile) as f64 / 1000.0;
     let result = json!({
-        "dir": args.dir, "writes": latencies.len(), "write_bytes": BLOCK_BYTES,
-        "latency_ms": {"p50": ms(50.0), "p90": ms(90.0), "p99": ms(99.0), "max": ms(100.0)},
+        "dir": args.dir, "writes": latencies.count(), "write_bytes": BLOCK_BYTES,
+        "latency_ms": latencies.json(FEW),
     });
     connect.print(&result, |_| {
-        format!(
-            "{} writes of 4 KiB, each with its fdatasync, in {}\nlatency ms  p50 {:.2}  p90 {:.2}  p99 {:.2}  max {:.2}",
-            latencies.len(),
-            args.dir.display(),
-            ms(50.0),
-            ms(90.0),
-            ms(99.0),
-            ms(100.0)
-        )
+        format!("{} writes of 4 KiB, each with its fdatasync, in {}\n{}", latencies.count(), args.dir.display(), latencies.text(FEW))
     });
-    if latencies.is_empty() { Err(Failure::new("nothing was measured")) } else { Ok(()) }
+    if latencies.count() == 0 { Err(Failure::new("nothing was measured")) } else { Ok(()) }
 }
 
-/// Appends blocks for so long; the latencies are in microseconds.
-fn measure(file: &mut File, time: Duration) -> std::io::Result<Histogram<u64>> {
-    let mut latencies = Histogram::new_with_bounds(1, 60_000_000, 3).expect("the bounds are constants");
+/// Appends blocks for so long.
+fn measure(file: &mut File, time: Duration) -> std::io::Result<Latencies> {
+    let mut latencies = Latencies::new();
     let (block, began) = ([0xE5; BLOCK_BYTES], Instant::now());
     while began.elapsed() < time {
         let at = Instant::now();
         file.write_all(&block)?;
         fdatasync(&*file)?;
-        latencies.saturating_record(u64::try_from(at.elapsed().as_micros()).unwrap_or(u64::MAX).max(1));
+        latencies.record(at.elapsed());
     }
     Ok(latencies)
 }

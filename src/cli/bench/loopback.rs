@@ -2,11 +2,11 @@
 //!
 //! A plain program with plain threads: no node, no disk, no WebSocket, no JSON. What a delivery costs beyond this is ours.
 
+use super::latencies::{FEW, Latencies};
 use crate::cli::{
     connect::Connect,
     failure::{Failure, Result, io},
 };
-use hdrhistogram::Histogram;
 use serde_json::json;
 use std::{
     io::{Read, Write},
@@ -42,35 +42,27 @@ pub fn run(args: &Args, connect: &Connect) -> Result {
     let sent = send(&mut near, args, began);
     // The readers come to the end of what was sent.
     drop(near);
-    let mut latencies = histogram();
+    let mut latencies = Latencies::new();
     for reader in readers {
         let read = reader.join().map_err(|_| Failure::new("a reader failed"))?.map_err(failed())?;
-        latencies.add(read).expect("all have the same bounds");
+        latencies.add(&read);
     }
     sent.map_err(failed())?;
-    let ms = |percentile| latencies.value_at_percentile(percentile) as f64 / 1000.0;
     let result = json!({
-        "connections": args.connections, "rate": args.rate, "size": args.size, "deliveries": latencies.len(),
-        "latency_ms": {"p50": ms(50.0), "p90": ms(90.0), "p99": ms(99.0), "max": ms(100.0)},
+        "connections": args.connections, "rate": args.rate, "size": args.size, "deliveries": latencies.count(),
+        "latency_ms": latencies.json(FEW),
     });
     connect.print(&result, |_| {
         format!(
-            "{} deliveries: {} events a second of {} bytes to each of {} connections over loopback\nlatency ms  p50 {:.2}  p90 {:.2}  p99 {:.2}  max {:.2}",
-            latencies.len(),
+            "{} deliveries: {} events a second of {} bytes to each of {} connections over loopback\n{}",
+            latencies.count(),
             args.rate,
             args.size,
             args.connections,
-            ms(50.0),
-            ms(90.0),
-            ms(99.0),
-            ms(100.0)
+            latencies.text(FEW)
         )
     });
-    if latencies.is_empty() { Err(Failure::new("nothing was measured")) } else { Ok(()) }
-}
-
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 60_000_000, 3).expect("the bounds are constants")
+    if latencies.count() == 0 { Err(Failure::new("nothing was measured")) } else { Ok(()) }
 }
 
 /// Pairs of connected sockets: the writer's ends and the readers'.
@@ -86,8 +78,8 @@ fn connections(count: u32) -> std::io::Result<(Vec<TcpStream>, Vec<TcpStream>)> 
     (0..count).map(pair).collect()
 }
 
-/// Readers, one a core; each goes over its connections in turn, as they are written to in turn. The latencies are in microseconds.
-fn read(far: Vec<TcpStream>, size: usize, began: Instant) -> Vec<JoinHandle<std::io::Result<Histogram<u64>>>> {
+/// Readers, one a core; each goes over its connections in turn, as they are written to in turn.
+fn read(far: Vec<TcpStream>, size: usize, began: Instant) -> Vec<JoinHandle<std::io::Result<Latencies>>> {
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let mut parts: Vec<Vec<TcpStream>> = (0..threads).map(|_| Vec::new()).collect();
     for (at, socket) in far.into_iter().enumerate() {
@@ -95,7 +87,7 @@ fn read(far: Vec<TcpStream>, size: usize, began: Instant) -> Vec<JoinHandle<std:
     }
     let reader = |mut part: Vec<TcpStream>| {
         std::thread::spawn(move || {
-            let (mut latencies, mut event) = (histogram(), vec![0; size]);
+            let (mut latencies, mut event) = (Latencies::new(), vec![0; size]);
             loop {
                 for socket in &mut part {
                     match socket.read_exact(&mut event) {
@@ -103,8 +95,7 @@ fn read(far: Vec<TcpStream>, size: usize, began: Instant) -> Vec<JoinHandle<std:
                         read => read?,
                     }
                     let stamp = event.first_chunk().map_or(0, |stamp| u64::from_le_bytes(*stamp));
-                    let late = began.elapsed().saturating_sub(Duration::from_nanos(stamp));
-                    latencies.saturating_record(u64::try_from(late.as_micros()).unwrap_or(u64::MAX).max(1));
+                    latencies.record(began.elapsed().saturating_sub(Duration::from_nanos(stamp)));
                 }
             }
         })
@@ -139,7 +130,7 @@ mod tests {
         let readers = read(far, args.size as usize, began);
         send(&mut near, &args, began).unwrap();
         drop(near);
-        let read: u64 = readers.into_iter().map(|reader| reader.join().unwrap().unwrap().len()).sum();
+        let read: u64 = readers.into_iter().map(|reader| reader.join().unwrap().unwrap().count()).sum();
         assert_eq!(read, 7 * 100);
     }
 }

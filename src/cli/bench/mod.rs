@@ -8,6 +8,7 @@
 //! - Errors, gaps and duplicates are counted and shown, never hidden; with any of the last two the exit code is 1.
 
 mod disk;
+mod latencies;
 mod loopback;
 mod payload;
 mod publish;
@@ -23,7 +24,7 @@ use clap::Subcommand;
     after_help = "\
 Examples:
   evermesh bench disk --dir ./evermesh-data         what one fdatasync costs here
-  evermesh bench loopback -c 1000                  what the kernel alone takes for a fan-out
+  evermesh bench loopback --connections 1000        what the kernel alone takes for a fan-out
   evermesh bench pub --connections 1                latency of single events, one after another
   evermesh bench pub --connections 64 --batch 100   throughput
   evermesh bench pub --rate 1000 --websocket        latency at a given load

@@ -1,12 +1,10 @@
 //! What a benchmark counted: added to by every connection, shown once a second and at the end.
-//!
-//! - Latencies are kept in microseconds in an HDR histogram of three digits, from 1 µs to 10 minutes; what is longer counts as that.
 
+use super::latencies::{ALL, Latencies};
 use crate::cli::{
     connect::Connect,
     table::{Table, bytes, count, say},
 };
-use hdrhistogram::Histogram;
 use serde_json::json;
 use std::{
     sync::{Mutex, MutexGuard},
@@ -14,10 +12,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-const LATENCY_US_MAX: u64 = 600_000_000;
 /// Different errors that are shown in words.
 const REASONS_MAX: usize = 5;
-const PERCENTILES: [(&str, f64); 5] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("max", 100.0)];
 
 /// The sum of what all connections saw.
 pub struct Report {
@@ -37,22 +33,22 @@ pub struct Tally {
     pub duplicates: u64,
     /// Due at the rate, and not sent because too much was in flight.
     pub dropped: u64,
-    latencies: Histogram<u64>,
+    latencies: Latencies,
     reasons: Vec<String>,
 }
 
 impl Tally {
     fn new() -> Tally {
-        let latencies = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are constants");
+        let latencies = Latencies::new();
         Tally { requests: 0, events: 0, bytes: 0, errors: 0, gaps: 0, duplicates: 0, dropped: 0, latencies, reasons: Vec::new() }
     }
 
     pub fn latency(&mut self, latency: Duration) {
-        self.latency_us(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+        self.latencies.record(latency);
     }
 
     pub fn latency_us(&mut self, latency_us: u64) {
-        self.latencies.saturating_record(latency_us.clamp(1, LATENCY_US_MAX));
+        self.latencies.record_us(latency_us);
     }
 
     pub fn error(&mut self, why: &str) {
@@ -60,14 +56,6 @@ impl Tally {
         if self.reasons.len() < REASONS_MAX && !self.reasons.iter().any(|known| known == why) {
             self.reasons.push(why.to_owned());
         }
-    }
-
-    fn ms(&self, percentile: f64) -> f64 {
-        self.latencies.value_at_percentile(percentile) as f64 / 1000.0
-    }
-
-    fn percentiles(&self) -> Vec<(&'static str, f64)> {
-        PERCENTILES.iter().map(|&(name, at)| (name, self.ms(at))).collect()
     }
 }
 
@@ -96,8 +84,8 @@ impl Report {
                 self.began.elapsed().as_secs(),
                 count(rate(events, now.events)),
                 bytes(rate(size, now.bytes)),
-                now.ms(50.0),
-                now.ms(99.0),
+                now.latencies.ms(50.0),
+                now.latencies.ms(99.0),
                 if wrong.is_empty() { "" } else { "  " },
             );
             (events, size, at) = (now.events, now.bytes, Instant::now());
@@ -116,10 +104,9 @@ impl Report {
     }
 
     fn as_json(&self, tally: &Tally, seconds: f64) -> serde_json::Value {
-        let latencies: serde_json::Map<_, _> = tally.percentiles().into_iter().map(|(name, ms)| (name.to_owned(), json!(ms))).collect();
         json!({
             "seconds": seconds, self.unit: tally.requests, "events": tally.events, "bytes": tally.bytes,
-            "events_per_second": tally.events as f64 / seconds, "latency_ms": latencies, "errors": tally.errors,
+            "events_per_second": tally.events as f64 / seconds, "latency_ms": tally.latencies.json(ALL), "errors": tally.errors,
             "gaps": tally.gaps, "duplicates": tally.duplicates, "dropped": tally.dropped, "reasons": tally.reasons,
         })
     }
@@ -130,11 +117,10 @@ impl Report {
         table.row([self.unit.into(), count(tally.requests), per_second(tally.requests)]);
         table.row(["events".into(), count(tally.events), per_second(tally.events)]);
         table.row(["data".into(), bytes(tally.bytes), bytes((tally.bytes as f64 / seconds) as u64)]);
-        let latencies: Vec<_> = tally.percentiles().iter().map(|(name, ms)| format!("{name} {ms:.2}")).collect();
         let wrong = wrong(tally);
         let wrong = if wrong.is_empty() { "no errors, gaps or duplicates".into() } else { wrong };
         let reasons: String = tally.reasons.iter().map(|why| format!("\n  {why}")).collect();
-        format!("\n{}\n\nlatency ms  {}\n{wrong}{reasons}", table.text(), latencies.join("  "))
+        format!("\n{}\n\n{}\n{wrong}{reasons}", table.text(), tally.latencies.text(ALL))
     }
 }
 

@@ -109,6 +109,11 @@ impl StreamRecord {
     pub fn has_begun(&self) -> bool {
         self.initial.is_empty()
     }
+
+    /// Whether most of the nodes that hold it are among these.
+    pub fn has_majority_in(&self, nodes: &BTreeSet<u64>) -> bool {
+        self.placement.iter().filter(|id| nodes.contains(id)).count() > self.placement.len() / 2
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What is said about a stream's replicas that are closed while nothing happens to it.
 
-use super::{VERSION, reader, writer};
+use super::{VERSION, reader, reader_up_to, writer, writer_of};
 use crate::cluster::Candidacy;
 use crate::core::codec::{Corrupt, Reader, Writer};
 use bytes::Bytes;
@@ -20,12 +20,12 @@ pub struct Sleep {
 
 impl Sleep {
     pub fn encode(&self) -> Bytes {
-        let mut w = Writer::with_capacity(48 + 9 * self.lacking.len());
-        w.u8(if self.lacking.is_empty() { VERSION } else { LACKING });
+        let version = if self.lacking.is_empty() { VERSION } else { LACKING };
+        let mut w = writer_of(version, 48 + 9 * self.lacking.len());
         w.varint(self.group);
         w.varint(self.term);
         put_end(&mut w, &self.end);
-        if !self.lacking.is_empty() {
+        if version == LACKING {
             w.varint(self.lacking.len() as u64);
             self.lacking.iter().for_each(|id| w.varint(*id));
         }
@@ -33,11 +33,7 @@ impl Sleep {
     }
 
     pub fn decode(bytes: Bytes) -> Result<Sleep, Corrupt> {
-        let mut r = Reader::new("a request to sleep", bytes);
-        let version = r.u8()?;
-        if version != VERSION && version != LACKING {
-            return Err(r.corrupt("its version is not known to this build"));
-        }
+        let (version, mut r) = reader_up_to(LACKING, "a request to sleep", bytes)?;
         let mut sleep = Sleep { group: r.varint()?, term: r.varint()?, end: get_end(&mut r)?, lacking: Vec::new() };
         if version == LACKING {
             let count = r.varint()?;

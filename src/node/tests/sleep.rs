@@ -10,6 +10,13 @@ impl Cluster {
         Cluster::start_with(count, Build { sleep_after: Some(SOON), ..Build::default() }).await
     }
 
+    /// With one stream in it.
+    async fn drowsy_with(count: usize, stream: &str) -> (Cluster, StreamName) {
+        let (cluster, stream) = (Cluster::drowsy(count).await, name(stream));
+        cluster.nodes[0].put_stream(&stream, SettingsPatch::default()).await.unwrap();
+        (cluster, stream)
+    }
+
     fn sleeps(&self, at: usize, stream: &StreamName) -> bool {
         let node = &self.nodes[at].inner;
         let record = node.directory.stream(stream).unwrap();
@@ -40,9 +47,7 @@ impl Cluster {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_sleeps_and_wakes_through_every_node() {
-    let cluster = Cluster::drowsy(4).await;
-    let stream = name("naps");
-    cluster.nodes[0].put_stream(&stream, SettingsPatch::default()).await.unwrap();
+    let (cluster, stream) = Cluster::drowsy_with(4, "naps").await;
     for at in 0..4 {
         cluster.wait_asleep(&stream).await;
         assert_eq!(cluster.publish_through(at, &stream, &at.to_string()).await, at as u64 + 1);
@@ -56,9 +61,7 @@ async fn a_stream_sleeps_and_wakes_through_every_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sleeping_stream_is_described_and_listed_without_waking_it() {
-    let cluster = Cluster::drowsy(3).await;
-    let stream = name("described");
-    cluster.nodes[0].put_stream(&stream, SettingsPatch::default()).await.unwrap();
+    let (cluster, stream) = Cluster::drowsy_with(3, "described").await;
     cluster.publish_through(0, &stream, "x").await;
     cluster.wait_asleep(&stream).await;
     let wakes = || -> u64 { cluster.nodes.iter().map(|node| node.inner.groups.elections().by_opening.load(Relaxed)).sum() };
@@ -119,9 +122,7 @@ async fn a_cluster_starts_asleep_and_has_everything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_was_not_used_since_the_start_is_looked_at_once() {
-    let mut cluster = Cluster::drowsy(3).await;
-    let stream = name("forgotten");
-    cluster.nodes[0].put_stream(&stream, SettingsPatch::default()).await.unwrap();
+    let (mut cluster, stream) = Cluster::drowsy_with(3, "forgotten").await;
     cluster.wait_asleep(&stream).await;
     cluster.restart_all().await;
     let seen = |node: &Node| node.inner.stream_of_group(1).is_some_and(|stream| stream.slept().is_some());
@@ -131,9 +132,7 @@ async fn a_stream_that_was_not_used_since_the_start_is_looked_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_slept_through_its_leaders_death_wakes() {
-    let mut cluster = Cluster::drowsy(3).await;
-    let stream = name("orphan");
-    cluster.nodes[0].put_stream(&stream, SettingsPatch::default()).await.unwrap();
+    let (mut cluster, stream) = Cluster::drowsy_with(3, "orphan").await;
     cluster.publish_through(0, &stream, "before").await;
     cluster.wait_asleep(&stream).await;
     let gone = cluster.nodes[0].inner.directory.stream(&stream).unwrap().placement[0] as usize - 1;
@@ -152,9 +151,7 @@ async fn a_stream_that_slept_through_its_leaders_death_wakes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_catalog_says_of_a_sleeping_stream_is_done() {
-    let cluster = Cluster::drowsy(3).await;
-    let stream = name("changed");
-    cluster.nodes[0].put_stream(&stream, SettingsPatch::default()).await.unwrap();
+    let (cluster, stream) = Cluster::drowsy_with(3, "changed").await;
     for at in 0..5 {
         cluster.publish_through(0, &stream, &at.to_string()).await;
     }
@@ -178,9 +175,7 @@ async fn what_the_catalog_says_of_a_sleeping_stream_is_done() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sleeping_stream_is_moved_verified_and_purged() {
-    let cluster = Cluster::drowsy(3).await;
-    let stream = name("operated");
-    cluster.nodes[0].put_stream(&stream, SettingsPatch::default()).await.unwrap();
+    let (cluster, stream) = Cluster::drowsy_with(3, "operated").await;
     cluster.publish_through(0, &stream, "x").await;
     cluster.publish_through(0, &stream, "y").await;
     for at in 0..3 {
@@ -198,9 +193,7 @@ async fn a_sleeping_stream_is_moved_verified_and_purged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_sleeps_without_a_node_that_is_down_and_catches_it_up() {
-    let mut cluster = Cluster::drowsy(3).await;
-    let stream = name("lacking");
-    cluster.nodes[0].put_stream(&stream, SettingsPatch::default()).await.unwrap();
+    let (mut cluster, stream) = Cluster::drowsy_with(3, "lacking").await;
     cluster.publish_through(0, &stream, "before").await;
     cluster.wait_asleep(&stream).await;
     cluster.nodes[2].stop().await;
@@ -218,9 +211,7 @@ async fn a_stream_sleeps_without_a_node_that_is_down_and_catches_it_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_majority_could_wake_is_left_alone() {
-    let mut cluster = Cluster::drowsy(3).await;
-    let stream = name("lonely");
-    cluster.nodes[0].put_stream(&stream, SettingsPatch::default()).await.unwrap();
+    let (mut cluster, stream) = Cluster::drowsy_with(3, "lonely").await;
     cluster.wait_asleep(&stream).await;
     for node in &cluster.nodes {
         node.stop().await;
