@@ -6,6 +6,7 @@ use redb::WriteTransaction;
 
 mod v0001_initial;
 mod v0002_noticing_damage;
+mod v0003_journal;
 
 /// Brings one file from the format before to this step's, within one transaction.
 pub struct Step {
@@ -19,4 +20,5 @@ pub struct Step {
 pub const STEPS: &[Step] = &[
     Step { meta: v0001_initial::meta, segment: v0001_initial::segment },
     Step { meta: v0002_noticing_damage::meta, segment: v0002_noticing_damage::segment },
+    Step { meta: v0003_journal::meta, segment: v0003_journal::segment },
 ];

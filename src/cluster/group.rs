@@ -359,6 +359,7 @@ impl Group {
     /// Reads about `max_bytes` of the log, from `index` on or from its beginning; every row is checked. An error says nothing about the log.
     pub async fn check_log(&self, index: u64, max_bytes: usize) -> Result<Checked, String> {
         let log = self.inner.log.clone();
+        log.settle().await.map_err(|error| error.to_string())?;
         let blocking = tokio::task::spawn_blocking(move || log.check(index, max_bytes));
         blocking.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }

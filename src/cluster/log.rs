@@ -64,6 +64,16 @@ impl Log {
         stored.map_err(io::Error::other)?.into_iter().map(decode).collect()
     }
 
+    /// Has everything that [`Log::check`] should find written to where it reads.
+    pub async fn settle(&self) -> Result<(), store::Error> {
+        match self.group.settle() {
+            Ok(settled) => settled.await,
+            // The check says it.
+            Err(store::Error::Fenced { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads and checks some of the log; see [`super::Group::check_log`]. Blocks.
     pub fn check(&self, index: u64, max_bytes: usize) -> Result<Checked, store::Error> {
         let mut checked = Checked { next: Some(index), ..Checked::default() };

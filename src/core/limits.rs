@@ -149,6 +149,10 @@ pub const PEER_WRITE_BYTES: usize = 1024 * 1024;
 
 /// Default size at which a log segment is sealed, in bytes.
 pub const SEGMENT_BYTES: u64 = 128 << 20;
+/// Length of the store's journal, in bytes.
+pub const JOURNAL_BYTES: u64 = 2 << 20;
+/// Rows in the journal after which they are put into the segment: so many cost a commit little more than one.
+pub const JOURNAL_ROWS_MAX: usize = 256;
 /// Default bytes of one group's newest durable entries kept in memory.
 pub const GROUP_TAIL_BYTES: usize = 1 << 20;
 /// Default bytes of such entries of all groups together.

@@ -27,9 +27,9 @@ impl Cell {
 
 /// Always true:
 /// - the log is empty, or holds `first..=last.index` without holes, with `first` beyond `purged`;
-/// - `tail` is the newest part of the log (or empty), contiguous, and holds every entry that is not durable;
+/// - `tail` is the newest part of the log (or empty), contiguous, and holds every entry that is not in a segment;
 /// - every entry below the tail lies in `spans`;
-/// - operations have ascending numbers, and those up to `synced` are durable.
+/// - operations have ascending numbers; those up to `synced` are durable, and the rows of those up to `stored` are in segments.
 #[derive(Default)]
 pub(super) struct State {
     pub purged: Option<LogId>,
@@ -47,6 +47,7 @@ pub(super) struct State {
     tail_bytes: usize,
     asked: u64,
     synced: u64,
+    stored: u64,
     /// The last operation that takes rows away.
     cutting: u64,
     /// Counts what makes a read that is under way stale: truncations, purges, deletion.
@@ -163,6 +164,7 @@ impl State {
             spans: std::mem::take(&mut self.spans),
             asked: self.asked,
             synced: self.synced,
+            stored: self.stored,
             cutting: self.asked,
             version: self.version + 1,
             ..State::default()
@@ -176,12 +178,18 @@ impl State {
         self.synced = self.synced.max(op);
     }
 
-    /// Lets go of durable entries at the tail's old end: those of operations up to `op`, while the tail is over `keep` bytes.
+    /// The rows of operations up to this one are in segments, and so durable.
+    pub fn stored(&mut self, op: u64) {
+        self.synced(op);
+        self.stored = self.stored.max(op);
+    }
+
+    /// Lets go of entries at the tail's old end that are in segments: those of operations up to `op`, while the tail is over `keep` bytes.
     pub fn shrink_tail(&mut self, keep: usize, op: u64) {
-        let durable = self.synced.min(op);
+        let stored = self.stored.min(op);
         while let Some((op, entry)) = self.tail.front()
             && self.tail_bytes > keep
-            && *op <= durable
+            && *op <= stored
         {
             self.tail_bytes -= weight(entry);
             self.tail.pop_front();

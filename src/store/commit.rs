@@ -1,4 +1,5 @@
-//! One commit of the log: the net effect of a phase's appends and truncations, group by group, in the order of the keys.
+//! One commit of the log: a batch for the journal, or the net effect of what is in the journal and a phase's appends and truncations on the
+//! active segment, group by group, in the order of the keys.
 
 use super::Error;
 use super::cell::Cell;
@@ -7,10 +8,12 @@ use super::segments::Segment;
 use super::tables::{CUTS, LOG, ROW_HEADER_BYTES, put_row};
 use super::writer::Writer;
 use super::{Entry, cell::State};
+use crate::core::limits::JOURNAL_ROWS_MAX;
 use redb::{ReadableTable, Table};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 /// What a phase does to one group's log: delete everything at and above `cut`, then add the rows.
 struct Change<'a> {
@@ -85,28 +88,105 @@ impl<'a> Change<'a> {
         if let (Some((first, _)), Some((last, _))) = (self.rows.first(), self.rows.last()) {
             state.extend_spans(active, first.index, last.index);
         }
-        state.synced(self.op);
+        state.stored(self.op);
     }
 }
 
 impl Writer {
-    pub(super) fn commit_log(&mut self, ops: &[Op]) -> Result<(), Error> {
+    /// Makes a phase durable. What is in the journal afterwards is moved out of the operations and into `journaled`.
+    pub(super) fn commit_log(&mut self, ops: &mut [Op]) -> Result<(), Error> {
         if ops.iter().any(|op| op.kind.target() == Target::Log) {
             self.roll_if_full()?;
         }
-        let changes = changes(ops, &self.active);
+        match self.is_for_journal(ops) && !self.journal.is_full() {
+            true => self.write_journal(ops),
+            false => self.write_segment(ops),
+        }
+    }
+
+    /// Whether the phase only appends, and not much.
+    fn is_for_journal(&self, ops: &[Op]) -> bool {
+        let (mut rows, mut bytes) = (0, 0);
+        for op in ops {
+            match &op.kind {
+                Kind::Append(entries, _) => {
+                    rows += entries.len();
+                    bytes += entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
+                }
+                Kind::Truncate(_) | Kind::DropRows | Kind::Settle => return false,
+                _ => {}
+            }
+        }
+        self.journal.takes(rows, bytes)
+    }
+
+    fn write_journal(&mut self, ops: &mut [Op]) -> Result<(), Error> {
+        let appends = ops.iter().filter_map(|op| match (&op.cell, &op.kind) {
+            (Some(cell), Kind::Append(entries, committed)) => Some((cell.id, entries, *committed)),
+            _ => None,
+        });
+        let rows = appends.clone().map(|(_, entries, _)| entries.len()).sum::<usize>();
+        if rows > 0 {
+            let started = Instant::now();
+            let place = &self.shared.segments.place;
+            let all = appends.flat_map(|(group, entries, committed)| entries.iter().map(move |entry| (group, entry, committed)));
+            let bytes = self.journal.append(place, all)?;
+            place.counters.commit(started.elapsed());
+            place.counters.rows.fetch_add(rows as u64, Relaxed);
+            self.shared.wrote(bytes);
+            self.journaled_rows += rows;
+        }
+        for op in ops {
+            let Some(cell) = &op.cell else { continue };
+            cell.state().synced(op.number);
+            if matches!(op.kind, Kind::Append(..)) {
+                let kind = std::mem::replace(&mut op.kind, Kind::Flush);
+                self.journaled.push(Op { cell: Some(cell.clone()), number: op.number, kind, done: None });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts what is in the journal into the segment, if that is due.
+    pub(super) fn empty_journal_if_full(&mut self) -> Result<(), Error> {
+        match self.journal.is_full() || self.journaled_rows >= JOURNAL_ROWS_MAX {
+            true => self.empty_journal(),
+            false => Ok(()),
+        }
+    }
+
+    /// Before rows are purged they are in the segment: what the journal has is never older than a purge point.
+    pub(super) fn empty_journal_before(&mut self, ops: &[Op]) -> Result<(), Error> {
+        let purges = |op: &Op| match (&op.cell, &op.kind) {
+            (Some(cell), Kind::Purge(upto)) => self.journaled.iter().any(|journaled| journaled.has_row_up_to(cell.id, upto.index)),
+            _ => false,
+        };
+        if ops.iter().any(purges) { self.empty_journal() } else { Ok(()) }
+    }
+
+    pub(super) fn empty_journal(&mut self) -> Result<(), Error> {
+        if self.journaled.is_empty() { Ok(()) } else { self.write_segment(&[]) }
+    }
+
+    /// Commits what is in the journal and the phase to the active segment.
+    fn write_segment(&mut self, ops: &[Op]) -> Result<(), Error> {
+        let journaled = std::mem::take(&mut self.journaled);
+        self.journaled_rows = 0;
+        let changes = changes(journaled.iter().chain(ops), &self.active);
         let rows: usize = changes.iter().map(|change| change.rows.len()).sum();
         let cuts = changes.iter().any(|change| change.cuts_earlier);
-        if rows > 0 || cuts || changes.iter().any(|change| change.cuts_active) {
+        if rows > 0 || cuts || !journaled.is_empty() || changes.iter().any(|change| change.cuts_active) {
             // Before the commit, since a failed one may still have become durable.
             self.active.cuts.fetch_or(cuts, Relaxed);
-            let bytes = self.active.file.write(|txn, _| {
+            let bytes = self.active.file.write_journaled(self.journal.number(), |txn| {
                 let (mut log, mut cuts) = (txn.open_table(LOG)?, txn.open_table(CUTS)?);
                 changes.iter().try_fold(0, |bytes, change| Ok(bytes + change.put(&mut log, &mut cuts)?))
             })?;
+            self.journal.begin_again();
             self.active_bytes += bytes;
             self.shared.wrote(bytes);
-            self.shared.segments.place.counters.rows.fetch_add(rows as u64, Relaxed);
+            let new: usize = ops.iter().map(Op::rows).sum();
+            self.shared.segments.place.counters.rows.fetch_add(new as u64, Relaxed);
         }
         for change in &changes {
             let keep = self.shared.options.tail_bytes;
@@ -120,7 +200,7 @@ impl Writer {
     }
 }
 
-fn changes<'a>(ops: &'a [Op], active: &Arc<Segment>) -> Vec<Change<'a>> {
+fn changes<'a>(ops: impl Iterator<Item = &'a Op>, active: &Arc<Segment>) -> Vec<Change<'a>> {
     let mut changes: BTreeMap<u64, Change<'a>> = BTreeMap::new();
     for op in ops {
         if let Some(cell) = &op.cell {

@@ -206,10 +206,10 @@ impl Disk {
         state.files[state.names[name]].now.clone()
     }
 
-    /// The lengths of all database files together.
+    /// The lengths of all database files and the journal together.
     pub fn database_bytes(&self) -> u64 {
         let state = self.state();
-        let databases = state.names.iter().filter(|(name, _)| name.ends_with(".redb"));
+        let databases = state.names.iter().filter(|(name, _)| name.ends_with(".redb") || *name == super::tables::JOURNAL);
         databases.map(|(_, file)| state.files[*file].now.len() as u64).sum()
     }
 

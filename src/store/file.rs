@@ -120,7 +120,8 @@ impl DbFile {
         let unfinished = self.unfinished();
         let db = self.make(&unfinished, &self.len, self.caches[0])?;
         if let Some(mut ledger) = ledger {
-            commit(&db, |txn| write_ledger(txn, &mut ledger, fill)).map_err(Error::db(&self.name))?;
+            commit(&db, |txn| write_ledger(txn, &mut ledger, |txn, ledger| fill(txn, &mut ledger.digest)))
+                .map_err(Error::db(&self.name))?;
             *self.ledger() = Some(ledger);
         }
         before()?;
@@ -225,6 +226,11 @@ impl DbFile {
         Ok(())
     }
 
+    /// The newest batch of the journal that the segment has.
+    pub fn journaled(&self) -> u64 {
+        self.ledger().map_or(0, |ledger| ledger.journaled)
+    }
+
     /// Commits that the file has had; none were counted in a file of format 1.
     pub fn commits(&self) -> u64 {
         self.ledger().map_or(0, |ledger| ledger.commits)
@@ -237,7 +243,7 @@ impl DbFile {
 
     /// What the digest of a file is that does not count yet.
     pub fn begin_digest(&self, digest: u64) {
-        self.ledger().get_or_insert(Ledger { commits: 0, digest });
+        self.ledger().get_or_insert(Ledger { digest, ..Ledger::default() });
     }
 
     fn set(&self, db: Db) {
@@ -318,6 +324,18 @@ impl DbFile {
 
     /// Runs one durable transaction and tells the witness. The work also gets the digest of the file's keys, to keep it right.
     pub fn write<T>(&self, work: impl FnOnce(&WriteTransaction, &mut u64) -> Result<T, redb::Error>) -> Result<T, Error> {
+        self.write_all(|txn, ledger| work(txn, &mut ledger.digest))
+    }
+
+    /// The same, of a segment that has all batches of the journal up to `number` afterwards.
+    pub fn write_journaled<T>(&self, number: u64, work: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>) -> Result<T, Error> {
+        self.write_all(|txn, ledger| {
+            ledger.journaled = number;
+            work(txn)
+        })
+    }
+
+    fn write_all<T>(&self, work: impl FnOnce(&WriteTransaction, &mut Ledger) -> Result<T, redb::Error>) -> Result<T, Error> {
         let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
         let Db::Writable(db) = &*db else { return Err(Error::Closed) };
         let started = Instant::now();
@@ -401,9 +419,9 @@ fn commit<T>(db: &Database, work: impl FnOnce(&WriteTransaction) -> Result<T, re
 fn write_ledger<T>(
     txn: &WriteTransaction,
     ledger: &mut Ledger,
-    work: impl FnOnce(&WriteTransaction, &mut u64) -> Result<T, redb::Error>,
+    work: impl FnOnce(&WriteTransaction, &mut Ledger) -> Result<T, redb::Error>,
 ) -> Result<T, redb::Error> {
-    let done = work(txn, &mut ledger.digest)?;
+    let done = work(txn, ledger)?;
     ledger.commits += 1;
     txn.open_table(COMMITS)?.insert(COMMITS_KEY, &tables::put_ledger(*ledger)[..])?;
     Ok(done)

@@ -195,4 +195,11 @@ impl Group {
         self.shared.push(&self.cell, &mut self.cell.state(), Kind::Flush, Some(done))?;
         Ok(durable)
     }
+
+    /// Resolves when everything that was appended so far is in a segment, where [`Group::read_again`] finds it.
+    pub fn settle(&self) -> Result<Durable, Error> {
+        let (done, durable) = Durable::new();
+        self.shared.push(&self.cell, &mut self.cell.state(), Kind::Settle, Some(done))?;
+        Ok(durable)
+    }
 }

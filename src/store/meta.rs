@@ -82,7 +82,7 @@ impl<'a> MetaTables<'a> {
             Kind::Fence(why) => self.put_fence(group, &FenceRow::Fenced(why.clone())),
             Kind::DropMeta => self.put_dropped(group),
             Kind::DropMark => self.drop_mark(group, all),
-            Kind::Append(..) | Kind::Truncate(_) | Kind::DropRows | Kind::Merge(_) | Kind::Flush => Ok(()),
+            Kind::Append(..) | Kind::Truncate(_) | Kind::DropRows | Kind::Merge(_) | Kind::Flush | Kind::Settle => Ok(()),
         }
     }
 

@@ -7,15 +7,16 @@
 //!
 //! [`Group::append`] puts the entries into the group's tail in memory, where every reader finds them, and an operation into the one
 //! queue (`queue`). The one writer (`writer`, a thread) takes everything that waits, of all groups, and makes few phases of it: all
-//! appends of a batch are one transaction on the active segment (`commit`), with one `fdatasync`. After it returned, the groups
-//! learn where their rows lie, the tails let go of what is beyond their bounds, and the callbacks are called.
+//! appends of a batch are one write to the journal (`journal`) with one `fdatasync`, after which the callbacks are called. Some
+//! batches later the rows go into the active segment in one redb commit (`commit`); then the groups learn where their rows lie, and
+//! the tails let go of what is beyond their bounds. A large batch goes there at once.
 //!
 //! # On disk
 //!
 //! `meta.redb` is small and holds what must be found at once: identity, votes, purge points, checkpoints. The entries are in
-//! *segments* (`segments`), bounded files of which only the newest is written. After a crash redb reads a whole file before it opens
-//! it; that is then the newest segment and the metadata, nothing else: what is in a sealed segment its *manifest* in the metadata
-//! says (`manifest`). Purging deletes no rows: it moves the purge point, and a segment in which nothing lives is removed as a file.
+//! *segments* (`segments`), bounded files of which only the newest is written, and the newest of them in the journal. After a crash redb
+//! reads a whole file before it opens it; that is then the newest segment and the metadata, nothing else: what is in a sealed segment its
+//! *manifest* in the metadata says (`manifest`). Purging deletes no rows: it moves the purge point, and a segment in which nothing lives is removed as a file.
 //! Segments in which little lives are merged (`merge`).
 //! Two plain files stand beside them, a copy of the identity (`plain`) and the *witness* (`witness`). `tables` has every key and
 //! value, `format` and `migrations/` their history, `recover` how it all is found again.
@@ -41,6 +42,8 @@
 //!   made at a clean close) everybody who is known is fenced.
 //! - Metadata that is damaged, missing or rolled back: votes are lost, and nobody can say whose, so every group is fenced that is not
 //!   begun anew. The node still knows who it is, by the copy of its identity.
+//! - A batch of the journal that the newest segment lacks and that is damaged or missing, though a later one or the witness says that it
+//!   was there: it counts as damage of the newest segment.
 //! - An older state of a file, put back whole: every file counts its commits within itself, and the witness knows how many there were.
 //!   It lags behind after a power loss, so that no crash looks like damage.
 //!
@@ -68,6 +71,7 @@ mod file;
 mod files;
 mod format;
 mod group;
+mod journal;
 mod keeper;
 mod manifest;
 mod merge;
@@ -162,7 +166,7 @@ impl Store {
         let shared = Arc::new(recovered.shared);
         shared.look_at_space();
         let (tell, jobs) = sync_channel(KEEPER_JOBS_MAX);
-        let writer = Writer::new(shared.clone(), recovered.active, tell);
+        let writer = Writer::new(shared.clone(), recovered.active, recovered.journal, tell);
         for cell in recovered.dropped {
             let mut state = cell.state();
             let mut op = |kind| Op { cell: Some(cell.clone()), number: state.next_op(), kind, done: None };

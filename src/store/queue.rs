@@ -33,6 +33,8 @@ pub(super) enum Kind {
     Merge(Arc<Merge>),
     /// Nothing to write; answered when everything before it is durable.
     Flush,
+    /// The same, and when every row before it is in a segment.
+    Settle,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +47,7 @@ pub(super) enum Target {
 impl Kind {
     pub fn target(&self) -> Target {
         match self {
-            Kind::Append(..) | Kind::Truncate(_) | Kind::DropRows => Target::Log,
+            Kind::Append(..) | Kind::Truncate(_) | Kind::DropRows | Kind::Settle => Target::Log,
             // A merge is no row of the metadata's group tables: it has a commit of its own.
             Kind::Merge(_) | Kind::Flush => Target::None,
             _ => Target::Meta,
@@ -60,6 +62,7 @@ impl Kind {
         }
     }
 
+    /// How much it counts for in a commit.
     fn rows(&self) -> usize {
         match self {
             Kind::Append(entries, _) => entries.len(),
@@ -75,6 +78,24 @@ pub(super) struct Op {
     pub number: u64,
     pub kind: Kind,
     pub done: Option<Done>,
+}
+
+impl Op {
+    /// Entries that it appends.
+    pub fn rows(&self) -> usize {
+        match &self.kind {
+            Kind::Append(entries, _) => entries.len(),
+            _ => 0,
+        }
+    }
+
+    /// Whether it appends an entry of the group with this index or a lower one.
+    pub fn has_row_up_to(&self, group: u64, index: u64) -> bool {
+        match (&self.cell, &self.kind) {
+            (Some(cell), Kind::Append(entries, _)) => cell.id == group && entries.first().is_some_and(|entry| entry.index <= index),
+            _ => false,
+        }
+    }
 }
 
 #[derive(Default)]

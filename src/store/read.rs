@@ -149,8 +149,8 @@ pub struct Slice {
 }
 
 impl Group {
-    /// Reads about `max_bytes` of rows from an index on from disk, even those that memory holds too, and checks every checksum; `None`
-    /// beyond the last that is on disk. What is damaged is fenced, and said. Blocks.
+    /// Reads about `max_bytes` of rows from an index on from segments, even those that memory holds too, and checks every checksum; `None`
+    /// beyond the last that is in one (see [`Group::settle`]). What is damaged is fenced, and said. Blocks.
     pub fn read_again(&self, from: u64, max_bytes: usize) -> Result<Option<Slice>, Error> {
         self.shared.check()?;
         for _ in 0..ATTEMPTS_MAX {

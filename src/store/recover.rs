@@ -7,6 +7,7 @@ use super::cell::{Cell, State};
 use super::error::shielded;
 use super::fence::Fences;
 use super::file::Place;
+use super::journal::Journal;
 use super::meta::{MetaTables, Records};
 use super::recover_log::Spans;
 use super::segments::{Segment, Segments, Span};
@@ -22,6 +23,7 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(super) struct Recovered {
     pub shared: Shared,
     pub active: Arc<Segment>,
+    pub journal: Journal,
     /// Groups whose deletion a crash interrupted.
     pub dropped: Vec<Arc<Cell>>,
 }
@@ -41,7 +43,7 @@ fn open_all(files: Arc<dyn Files>, options: Options) -> Result<Recovered, Error>
     *shared.identity() = metadata.records.identity.take();
     let dropped = build_cells(&shared, metadata.records, log.spans)?;
     place.witness.sync()?;
-    Ok(Recovered { shared, active: log.active, dropped })
+    Ok(Recovered { shared, active: log.active, journal: log.journal, dropped })
 }
 
 /// The fences that the metadata knows. A group that is being deleted has none any more.

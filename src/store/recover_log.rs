@@ -1,13 +1,16 @@
 //! Opening the segments: which are whole, what is in them, and whose logs are not known without those that are not.
 //!
+//! The newest one gets what the journal has for it; without that it is not whole.
+//!
 //! Always true: a segment that is not whole is moved aside only after the fences of its groups are durable.
 
 use super::error::Error;
 use super::file::DbFile;
+use super::journal::{self, Found, Journal};
 use super::manifest::Manifest;
 use super::meta::{Records, SegmentTables};
 use super::segments::{Segment, Segments, Span, cuts_of};
-use super::tables::{self, LOG, META, segment_name};
+use super::tables::{self, JOURNAL, LOG, META, segment_name};
 use super::{Options, meta::MetaTables};
 use redb::ReadTransaction;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +22,7 @@ pub(super) type Spans = BTreeMap<u64, Vec<Span>>;
 
 pub(super) struct Log {
     pub active: Arc<Segment>,
+    pub journal: Journal,
     pub spans: Spans,
 }
 
@@ -34,6 +38,8 @@ struct Findings {
     gone: BTreeSet<u32>,
     /// Why the metadata cannot be the newest.
     all: Option<String>,
+    /// The journal lacks what the newest segment needs of it.
+    journal_lost: bool,
 }
 
 /// Opens every segment, the last one for writing if it has room, and finds the groups' spans. Adds to the fences in `records`.
@@ -45,9 +51,20 @@ pub(super) fn open(
     options: &Options,
     next_segment: u32,
 ) -> Result<Log, Error> {
-    let next_segment = records.segments.last().map_or(next_segment, |last| next_segment.max(last + 1));
+    let files = &*segments.place.files;
+    if found.is_empty() && Found::read(files)?.is_missing() {
+        // Before the first segment: from then on its absence means something.
+        journal::create(files, options.journal_bytes)?;
+    }
+    let mut journal = Found::read(files)?;
+    let newest = records.segments.last().copied().unwrap_or(0).max(journal.segment());
+    let next_segment = next_segment.max(newest + 1);
     let found = without_retired(found, records, segments)?;
-    let findings = look(&found, records, segments)?;
+    let findings = look(&found, records, segments, &journal)?;
+    if journal.is_missing() && !findings.journal_lost {
+        // Nobody needs anything of it. It is there again before somebody might.
+        journal::create(files, options.journal_bytes)?;
+    }
     let last = findings.whole.last_key_value().map(|(number, (segment, _))| (*number, segment.clone()));
     let active = match last {
         Some((number, last)) if found.last() == Some(&number) && last.file.len.load(Relaxed) <= options.segment_file_bytes() => last,
@@ -66,11 +83,16 @@ pub(super) fn open(
     if !findings.lost.is_empty() || !findings.strays.is_empty() {
         segments.place.files.sync_dir()?;
     }
+    if findings.journal_lost {
+        segments.place.move_aside(JOURNAL)?;
+        journal = Found::default();
+    }
+    let journal = journal.begin(&segments.place, options.journal_bytes, active.number, active.file.journaled())?;
     let mut spans = Spans::new();
     for (segment, manifest) in findings.whole.values() {
         add_spans(segment, manifest, &mut spans);
     }
-    Ok(Log { active, spans })
+    Ok(Log { active, journal, spans })
 }
 
 /// Removes the files of retired segments that a crash has left.
@@ -83,7 +105,7 @@ fn without_retired(found: BTreeSet<u32>, records: &Records, segments: &Segments)
     Ok(found)
 }
 
-fn look(found: &BTreeSet<u32>, records: &Records, segments: &Segments) -> Result<Findings, Error> {
+fn look(found: &BTreeSet<u32>, records: &Records, segments: &Segments, journal: &Found) -> Result<Findings, Error> {
     let mut findings = Findings { gone: records.removed.clone(), ..Findings::default() };
     let newest_known = records.segments.last().copied().unwrap_or(0);
     for &number in found.union(&records.segments) {
@@ -96,13 +118,14 @@ fn look(found: &BTreeSet<u32>, records: &Records, segments: &Segments) -> Result
             continue;
         }
         let active = found.last() == Some(&number);
-        match open_one(number, active, records, segments) {
+        match open_one(number, active, records, segments, journal) {
             Ok((segment, _)) if !records.segments.contains(&number) && segment.file.commits() > 0 => {
                 findings.strays.insert(number);
                 findings.all = Some(format!("{META} was rolled back: it does not know of {}", segment.file.name));
             }
             Ok(whole) => drop(findings.whole.insert(number, whole)),
             Err(Error::Broken { file, why }) if records.segments.contains(&number) => {
+                findings.journal_lost |= file == JOURNAL;
                 findings.lost.insert(number, format!("{file} is damaged: {why}"));
             }
             // A crash came between its making and its mention; it never had rows.
@@ -113,8 +136,9 @@ fn look(found: &BTreeSet<u32>, records: &Records, segments: &Segments) -> Result
     Ok(findings)
 }
 
-/// Opens a segment and compares it with what is known of it. Reads no rows of one that has a manifest.
-fn open_one(number: u32, active: bool, records: &Records, segments: &Segments) -> Result<(Arc<Segment>, Manifest), Error> {
+/// Opens a segment and compares it with what is known of it. Reads no rows of one that has a manifest: that one was closed in good
+/// order, and has what the journal had for it.
+fn open_one(number: u32, active: bool, records: &Records, segments: &Segments, journal: &Found) -> Result<(Arc<Segment>, Manifest), Error> {
     let segment = segments.open(number, active)?;
     let (commits, seen) = (segment.file.commits(), segments.place.witness.seen());
     let manifest = records.manifests.get(&number);
@@ -126,13 +150,30 @@ fn open_one(number: u32, active: bool, records: &Records, segments: &Segments) -
     let manifest = match manifest {
         Some(manifest) => manifest.clone(),
         None => {
+            complete(&segment, active, journal, if seen.segment == number { seen.batches } else { 0 })?;
             let (rows, cuts) = segments.read(&segment, |txn| Ok((ranges(txn)?, cuts_of(txn)?)))?.ok_or(Error::Closed)?;
-            Manifest { commits, rows, cuts }
+            Manifest { commits: segment.file.commits(), rows, cuts }
         }
     };
     segment.cuts.store(!manifest.cuts.is_empty(), Relaxed);
     segment.rows.store(manifest.row_count(), Relaxed);
     Ok((segment, manifest))
+}
+
+/// Puts into a segment what the journal has for it, durably on return. One that is not written to any more got it long since.
+fn complete(segment: &Arc<Segment>, active: bool, journal: &Found, promised: u64) -> Result<(), Error> {
+    let pending = journal.pending(segment.number, segment.file.journaled(), promised).map_err(|why| Error::broken(JOURNAL, &why))?;
+    let Some((newest, _)) = pending.last() else { return Ok(()) };
+    if !active {
+        return Err(Error::broken(JOURNAL, "it has batches of a segment that is not the newest"));
+    }
+    segment.file.write_journaled(*newest, |txn| {
+        let mut log = txn.open_table(LOG)?;
+        for row in pending.iter().flat_map(|(_, rows)| rows) {
+            log.insert((row.group, row.index), row.bytes)?;
+        }
+        Ok(())
+    })
 }
 
 /// Fences whoever has anything in a lost segment; everybody that is known, where nobody knows who has. Gives the new ones.

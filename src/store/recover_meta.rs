@@ -6,8 +6,8 @@
 use super::file::{DbFile, Place, UNFINISHED};
 use super::format::Kind;
 use super::meta::{MetaTables, Records};
-use super::tables::{self, DAMAGED, IDENTITY, Ledger, META, WITNESS};
-use super::{Error, plain};
+use super::tables::{self, DAMAGED, IDENTITY, JOURNAL, Ledger, META, WITNESS};
+use super::{Error, journal, plain};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(super) fn names(place: &Place) -> Result<BTreeSet<String>, Error> {
     let (unfinished, names): (BTreeSet<_>, BTreeSet<_>) = list.partition(|name| name.ends_with(UNFINISHED));
     for name in &unfinished {
         let ours = name.trim_end_matches(UNFINISHED);
-        if [META, IDENTITY, WITNESS].contains(&ours) || tables::segment_number(ours).is_some() {
+        if [META, IDENTITY, WITNESS, JOURNAL].contains(&ours) || tables::segment_number(ours).is_some() {
             place.files.remove(name)?;
         }
     }
@@ -53,7 +53,7 @@ pub(super) fn open(names: &BTreeSet<String>, place: &Arc<Place>) -> Result<Metad
         return Ok(Metadata { meta, records: Records::default(), found: BTreeSet::new(), next_segment });
     }
     let found = match has(META) {
-        true => existing(place, seen.is_some()),
+        true => existing(place, seen.is_some(), has(JOURNAL)),
         false => Err(Error::broken(META, "it is missing")),
     };
     match found {
@@ -80,12 +80,21 @@ fn is_evidence(names: &BTreeSet<String>) -> bool {
     names.iter().any(|name| name == IDENTITY || segment_of(name).is_some() || name.starts_with(META))
 }
 
-fn existing(place: &Arc<Place>, witnessed: bool) -> Result<(DbFile, Records), Error> {
-    let meta = file(place).open_writable(&|format| match (format, witnessed) {
-        (_, true) => Ok(()),
-        // Format 1 had none.
-        (1, false) => place.witness.create(&*place.files),
-        (_, false) => Err(Error::broken(META, "the witness, which says how new it must be, is missing or damaged")),
+/// The format that brought the witness, and the one that brought the journal: later on both must be there.
+const WITNESS_SINCE: u32 = 2;
+const JOURNAL_SINCE: u32 = 3;
+
+fn existing(place: &Arc<Place>, witnessed: bool, has_journal: bool) -> Result<(DbFile, Records), Error> {
+    let meta = file(place).open_writable(&|format| {
+        match witnessed {
+            true => {}
+            false if format < WITNESS_SINCE => place.witness.create(&*place.files)?,
+            false => return Err(Error::broken(META, "the witness, which says how new it must be, is missing or damaged")),
+        }
+        match has_journal || format >= JOURNAL_SINCE {
+            true => Ok(()),
+            false => journal::create(&*place.files, journal::BLOCK_BYTES),
+        }
     })?;
     let seen = place.witness.seen().meta;
     if meta.commits() < seen {
@@ -116,7 +125,7 @@ fn begin_anew(
     let Some(identity) = identity else { return Err(Error::Lost(why.into())) };
     tracing::error!("this node's votes are lost, so nothing that it has is used until its groups are rebuilt: {why}");
     // Counting goes on, so that the witness stays true.
-    let ledger = Ledger { commits: place.witness.seen().meta + 1, digest: 0 };
+    let ledger = Ledger { commits: place.witness.seen().meta + 1, ..Ledger::default() };
     let fill = |txn: &redb::WriteTransaction, digest: &mut u64| {
         let mut tables = MetaTables::open(txn, digest)?;
         tables.put_identity(&identity)?;

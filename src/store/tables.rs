@@ -2,13 +2,13 @@
 //!
 //! A data directory holds `meta.redb` (small: identity, votes, purge points, checkpoints) and log segments `log-00000001.redb`,
 //! `log-00000002.redb`, … of bounded size. Beside them are two small plain files, `witness` (how many commits the files have had) and
-//! `identity` (a copy, for the day that `meta.redb` is damaged), and whatever was moved aside as `NAME.damaged`. Integers inside values are little-endian. Every value starts with a version byte and
+//! `identity` (a copy, for the day that `meta.redb` is damaged), the `journal` (rows that the newest segment lacks), and whatever was moved aside as `NAME.damaged`. Integers inside values are little-endian. Every value starts with a version byte and
 //! carries a CRC-32 over its key and itself, so that a row can neither change nor change places unnoticed.
 //!
 //! | file | table | key | value |
 //! |---|---|---|---|
 //! | both | `format` | `"format"` | format number |
-//! | both | `commits` | `"commits"` | record: commits of this file so far; digest of the metadata's keys (0 in a segment) |
+//! | both | `commits` | `"commits"` | record: commits of this file so far; digest of the metadata's keys (0 in a segment); number of the newest batch of the journal that the segment has (0 in the metadata) |
 //! | meta | `node` | name | record: `identity`; `fenced`: why every group is fenced that was not begun anew since |
 //! | meta | `votes` | group | record: the room above's vote |
 //! | meta | `purged` | group | record: log id up to which the group's log is deleted |
@@ -55,9 +55,12 @@ pub(super) const CUTS: TableDefinition<u64, u64> = TableDefinition::new("cuts");
 /// Names the metadata file.
 pub(super) const META: &str = "meta.redb";
 
-/// Names the plain files; see `witness` and `plain`.
+/// Names plain files; see `witness` and `plain`.
 pub(super) const WITNESS: &str = "witness";
 pub(super) const IDENTITY: &str = "identity";
+
+/// Names the journal; see `journal`.
+pub(super) const JOURNAL: &str = "journal";
 
 /// What a damaged file's name gets appended when it is moved aside; the second one of a name gets a number as well.
 pub(super) const DAMAGED: &str = ".damaged";
@@ -146,21 +149,24 @@ pub(super) fn get_log_id(group: u64, bytes: &[u8]) -> Result<LogId, &'static str
     }
 }
 
-/// What a file says of itself: its commits so far, and the digest of its keys.
+/// What a file says of itself: its commits so far, the digest of its keys, and the newest batch of the journal that it has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ledger {
     pub commits: u64,
     pub digest: u64,
+    pub journaled: u64,
 }
 
 pub(super) fn put_ledger(ledger: Ledger) -> Vec<u8> {
-    put_record((0, 0), &[ledger.commits.to_le_bytes(), ledger.digest.to_le_bytes()].concat())
+    put_record((0, 0), &[ledger.commits, ledger.digest, ledger.journaled].map(u64::to_le_bytes).concat())
 }
 
 pub(super) fn get_ledger(bytes: &[u8]) -> Result<Ledger, &'static str> {
     let bytes = get_record((0, 0), bytes)?;
     match bytes.len() {
-        16 => Ok(Ledger { commits: u64_at(bytes, 0), digest: u64_at(bytes, 8) }),
+        // Format 2 had no journal.
+        16 => Ok(Ledger { commits: u64_at(bytes, 0), digest: u64_at(bytes, 8), journaled: 0 }),
+        24 => Ok(Ledger { commits: u64_at(bytes, 0), digest: u64_at(bytes, 8), journaled: u64_at(bytes, 16) }),
         _ => Err("the count of its commits has the wrong length"),
     }
 }
@@ -270,8 +276,10 @@ mod tests {
 
     #[test]
     fn ledgers_and_fences_come_back() {
-        let ledger = Ledger { commits: 3, digest: 4 };
+        let ledger = Ledger { commits: 3, digest: 4, journaled: 5 };
         assert_eq!(get_ledger(&put_ledger(ledger)), Ok(ledger));
+        let older = put_record((0, 0), &[3u64, 4].map(u64::to_le_bytes).concat());
+        assert_eq!(get_ledger(&older), Ok(Ledger { journaled: 0, ..ledger }));
         for row in [FenceRow::Fenced("a segment is missing".into()), FenceRow::Fenced(String::new()), FenceRow::Anew] {
             assert_eq!(get_fence(5, &put_fence(5, &row)), Ok(row.clone()));
             assert!(get_fence(6, &put_fence(5, &row)).is_err());

@@ -2,7 +2,7 @@
 
 use super::Error;
 use crate::core::limits::{
-    GROUP_TAIL_BYTES, MERGE_FREED_BYTES, OPEN_SEGMENTS, SCRUB_BYTES_PER_SECOND, SCRUB_PAUSE, SEGMENT_BYTES, TAILS_BYTES,
+    GROUP_TAIL_BYTES, JOURNAL_BYTES, MERGE_FREED_BYTES, OPEN_SEGMENTS, SCRUB_BYTES_PER_SECOND, SCRUB_PAUSE, SEGMENT_BYTES, TAILS_BYTES,
 };
 use bytes::Bytes;
 use std::future::Future;
@@ -48,6 +48,8 @@ pub struct LogState {
 pub struct Options {
     /// A segment that grew past this many bytes is sealed and the next one begun.
     pub segment_bytes: u64,
+    /// Length of the journal; a batch that would fill more than an eighth of it is written to the segment at once.
+    pub journal_bytes: u64,
     /// Payload bytes of a group's newest durable entries that stay in memory for readers.
     pub tail_bytes: usize,
     /// The same for all groups together; the oldest go first.
@@ -90,6 +92,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             segment_bytes: SEGMENT_BYTES,
+            journal_bytes: JOURNAL_BYTES,
             tail_bytes: GROUP_TAIL_BYTES,
             tails_bytes: TAILS_BYTES,
             cache_bytes: 64 << 20,

@@ -1,5 +1,5 @@
-//! The witness: a small file beside the databases that says how many commits each of them has had, so that one that was put back to
-//! an older state is noticed.
+//! The witness: a small file beside the databases that says how many commits each of them has had, and how many batches the journal, so
+//! that one that was put back to an older state is noticed.
 //!
 //! Every database counts its commits within itself. After a commit is durable, and before anybody is told, its count is written here
 //! by one plain write: it survives the end of the process. It is synced about once a second, so after a power loss it may say less
@@ -15,8 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The slots are a page apart, so that no torn write reaches both.
 const SLOT_BYTES: u64 = 4096;
-const MAGIC: [u8; 4] = *b"evw1";
-const RECORD_BYTES: usize = 36;
+const MAGIC: [u8; 4] = *b"evw2";
+const RECORD_BYTES: usize = 44;
+/// Before there was a journal.
+const MAGIC_V1: [u8; 4] = *b"evw1";
+const RECORD_BYTES_V1: usize = 36;
 
 /// Commits that were durable when this was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub(super) struct Seen {
     /// Of the segment that was written to last.
     pub segment: u32,
     pub segment_commits: u64,
+    /// Batches of that segment in the journal.
+    pub batches: u64,
 }
 
 impl Seen {
@@ -37,7 +42,8 @@ impl Seen {
         out[8..16].copy_from_slice(&self.sequence.to_le_bytes());
         out[16..24].copy_from_slice(&self.meta.to_le_bytes());
         out[24..28].copy_from_slice(&self.segment.to_le_bytes());
-        out[28..].copy_from_slice(&self.segment_commits.to_le_bytes());
+        out[28..36].copy_from_slice(&self.segment_commits.to_le_bytes());
+        out[36..].copy_from_slice(&self.batches.to_le_bytes());
         let crc = crc32fast::hash(&out[8..]);
         out[4..8].copy_from_slice(&crc.to_le_bytes());
         out
@@ -46,8 +52,13 @@ impl Seen {
     fn decode(bytes: &[u8; RECORD_BYTES]) -> Option<Seen> {
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
-        let whole = bytes[..4] == MAGIC && word(4) == crc32fast::hash(&bytes[8..]);
-        whole.then(|| Seen { sequence: long(8), meta: long(16), segment: word(24), segment_commits: long(28) })
+        let is = |magic: [u8; 4], len: usize| bytes[..4] == magic && word(4) == crc32fast::hash(&bytes[8..len]);
+        let batches = match () {
+            () if is(MAGIC, RECORD_BYTES) => long(36),
+            () if is(MAGIC_V1, RECORD_BYTES_V1) => 0,
+            () => return None,
+        };
+        Some(Seen { sequence: long(8), meta: long(16), segment: word(24), segment_commits: long(28), batches })
     }
 }
 
@@ -56,6 +67,8 @@ impl Seen {
 pub(super) enum Whose {
     Meta,
     Segment(u32),
+    /// The journal's batches of this segment.
+    Journal(u32),
 }
 
 /// Without a file it remembers for nobody: until [`Witness::keep_in`].
@@ -114,9 +127,15 @@ impl Witness {
     /// One plain write; no sync.
     pub fn note(&self, whose: Whose, commits: u64) -> Result<(), Error> {
         let mut state = self.state();
+        if let Whose::Segment(number) | Whose::Journal(number) = whose
+            && state.seen.segment != number
+        {
+            (state.seen.segment, state.seen.segment_commits, state.seen.batches) = (number, 0, 0);
+        }
         match whose {
             Whose::Meta => state.seen.meta = commits,
-            Whose::Segment(number) => (state.seen.segment, state.seen.segment_commits) = (number, commits),
+            Whose::Segment(_) => state.seen.segment_commits = commits,
+            Whose::Journal(_) => state.seen.batches = commits,
         }
         state.seen.sequence += 1;
         let Some(file) = &state.file else { return Ok(()) };
@@ -153,6 +172,7 @@ mod tests {
             for commits in 1..=random.below(20) {
                 witness.note(Whose::Meta, commits).unwrap();
                 witness.note(Whose::Segment(1), commits + 1).unwrap();
+                witness.note(Whose::Journal(1), 2 * commits).unwrap();
                 if random.chance(10) {
                     witness.sync().unwrap();
                 }
@@ -160,7 +180,11 @@ mod tests {
             let (killed, lost) = (Witness::default(), Witness::default());
             assert_eq!(killed.open(&disk.kill()).unwrap(), Some(witness.seen()), "seed {seed}");
             let found = lost.open(&disk.crash(&mut random)).unwrap().unwrap_or_else(|| panic!("seed {seed}: both slots are gone"));
-            assert!(found.meta <= witness.seen().meta && found.segment_commits <= witness.seen().segment_commits, "seed {seed}");
+            let seen = witness.seen();
+            assert!(
+                found.meta <= seen.meta && found.segment_commits <= seen.segment_commits && found.batches <= seen.batches,
+                "seed {seed}"
+            );
         }
     }
 

@@ -1,9 +1,10 @@
 //! The one writer: takes everything that waits, commits it in few durable transactions, and only then answers.
 //!
-//! Always true: an operation is answered `Ok` after the commit that holds it returned `Ok`, and so did every commit before it;
-//! after the first error nothing is committed any more and everything is answered with that error.
+//! Always true: an operation is answered `Ok` after the commit that holds it, in the journal, the segment or the metadata, returned `Ok`,
+//! and so did every commit before it; after the first error nothing is committed any more and everything is answered with that error.
 
 use super::cell::Cell;
+use super::journal::Journal;
 use super::keeper::Job;
 use super::manifest::Manifest;
 use super::meta::{MetaTables, SegmentTables, committed_hints};
@@ -26,13 +27,17 @@ pub(super) struct Writer {
     pub(super) active: Arc<Segment>,
     /// Bytes of rows written to the active segment by this process.
     pub(super) active_bytes: u64,
+    pub(super) journal: Journal,
+    /// Appends that are in the journal and not in the segment, in their order, and the rows of them.
+    pub(super) journaled: Vec<Op>,
+    pub(super) journaled_rows: usize,
     keeper: SyncSender<Job>,
     aged: VecDeque<(Arc<Cell>, u64)>,
 }
 
 impl Writer {
-    pub fn new(shared: Arc<Shared>, active: Arc<Segment>, keeper: SyncSender<Job>) -> Writer {
-        Writer { shared, active, active_bytes: 0, keeper, aged: VecDeque::new() }
+    pub fn new(shared: Arc<Shared>, active: Arc<Segment>, journal: Journal, keeper: SyncSender<Job>) -> Writer {
+        Writer { shared, active, active_bytes: 0, journal, journaled: Vec::new(), journaled_rows: 0, keeper, aged: VecDeque::new() }
     }
 
     /// Runs until the queue is closed and empty, then closes the files.
@@ -49,7 +54,7 @@ impl Writer {
         for (at, mut ops) in phases(batch).into_iter().enumerate() {
             let result = self.guarded(|writer| match at % 2 {
                 0 => writer.commit_meta(&ops),
-                _ => writer.commit_log(&ops),
+                _ => writer.commit_log(&mut ops),
             });
             for op in &mut ops {
                 if let Some(done) = op.done.take() {
@@ -57,6 +62,7 @@ impl Writer {
                 }
             }
         }
+        let _ = self.guarded(Writer::empty_journal_if_full);
         if makes_room {
             let _ = self.guarded(Writer::roll_to_make_room);
         }
@@ -75,6 +81,7 @@ impl Writer {
     }
 
     fn commit_meta(&mut self, ops: &[Op]) -> Result<(), Error> {
+        self.empty_journal_before(ops)?;
         if ops.iter().any(|op| op.kind.target() == Target::Meta) {
             let hints = committed_hints(ops.iter().filter_map(|op| op.cell.as_ref()));
             let all = self.shared.fences.borrow().all.is_some();
@@ -112,6 +119,7 @@ impl Writer {
     }
 
     fn roll(&mut self) -> Result<(), Error> {
+        self.empty_journal()?;
         let next = self.shared.segments.create(self.active.number + 1)?;
         let manifest = self.manifest()?;
         self.active.rows.store(manifest.row_count(), Relaxed);
@@ -122,6 +130,7 @@ impl Writer {
         })?;
         let full = std::mem::replace(&mut self.active, next);
         self.active_bytes = 0;
+        self.journal.begin_segment(self.active.number);
         self.tell(Job::Seal(full))
     }
 
@@ -168,6 +177,7 @@ impl Writer {
     /// The last words: hints that no commit took along, what is in the active segment, then a clean close.
     pub fn finish(&mut self) {
         let _ = self.guarded(|writer| {
+            writer.empty_journal()?;
             let cells: Vec<_> = writer.shared.cells().values().cloned().collect();
             let hints = committed_hints(cells.iter());
             let manifest = writer.manifest()?;

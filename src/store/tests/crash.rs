@@ -80,7 +80,9 @@ impl Run {
     fn new(seed: u64) -> Run {
         let mut random = Random(seed);
         let segment_bytes = [1, 2_000, 20_000][random.below(3) as usize];
-        let options = options(segment_bytes, [0, 500, 1 << 20][random.below(3) as usize]);
+        let tail_bytes = [0, 500, 1 << 20][random.below(3) as usize];
+        let journal_bytes = [0, 40 << 10, 200 << 10][random.below(3) as usize];
+        let options = Options { journal_bytes, ..options(segment_bytes, tail_bytes) };
         let rig = Rig::new(options.clone());
         let histories = (0..GROUPS).map(|_| History::begin(Model::default(), None)).collect();
         let identity_saved = Arc::new(AtomicUsize::new(0));

@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::store::crash::Random;
-use crate::store::tables::{IDENTITY, META, WITNESS, segment_name};
+use crate::store::tables::{IDENTITY, JOURNAL, META, WITNESS, segment_name};
 use crate::store::{Fences, Files};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +14,7 @@ const GROUPS: u64 = 4;
 /// A directory with known contents: group 0 lives in the first segments only, the others come one by one.
 struct Sample {
     disk: Disk,
+    clean: bool,
     options: Options,
     logs: BTreeMap<u64, Vec<Entry>>,
     /// The directory as it was at earlier moments, each file by its name.
@@ -43,7 +44,15 @@ fn vote(group: u64) -> Bytes {
 
 impl Sample {
     fn new(clean: bool) -> Sample {
-        let options = options(12_000, 0);
+        Sample::with(clean, options(12_000, 0))
+    }
+
+    /// One whose last entries are in the journal.
+    fn journaled(clean: bool) -> Sample {
+        Sample::with(clean, Options { journal_bytes: 32 << 10, ..options(5_000, 0) })
+    }
+
+    fn with(clean: bool, options: Options) -> Sample {
         let mut rig = Rig::new(options.clone());
         let (mut logs, mut earlier) = (BTreeMap::<u64, Vec<Entry>>::new(), Vec::new());
         let mut answers = vec![rig.store.save_identity(Bytes::from_static(b"me")).unwrap()];
@@ -74,8 +83,9 @@ impl Sample {
             }
         }
         assert!(within.len() > 3 && within[&segment_name(1)].len() < 4, "{within:?}");
+        assert_eq!(rig.writer.journaled.is_empty(), options.journal_bytes == 0);
         let disk = if clean { rig.close() } else { rig.disk.kill() };
-        Sample { disk, options, logs, earlier, within }
+        Sample { disk, clean, options, logs, earlier, within }
     }
 
     fn names(&self) -> Vec<String> {
@@ -139,7 +149,7 @@ impl Sample {
         if let Some(within) = self.within.get(name).filter(|_| name != newest) {
             assert_eq!(fences.all, None, "{about}");
             assert!(fences.groups.keys().all(|group| within.contains(group)), "{about}: {fences:?}");
-        } else if name == WITNESS || name == IDENTITY {
+        } else if name == WITNESS || name == IDENTITY || (self.clean && name == JOURNAL) {
             assert!(fences.groups.is_empty(), "{about}: {fences:?}");
         }
     }
@@ -150,6 +160,9 @@ fn hurt(sample: &Sample, disk: &Disk, name: &str, random: &mut Random) -> Option
     let len = disk.contents(name).len();
     let what = match random.below(6) {
         0 | 1 => {
+            if disk.contents(name).iter().all(|byte| *byte == 0) {
+                return None;
+            }
             let count = [1, 1, 3, 40][random.below(4) as usize];
             disk.damage(name, |bytes| {
                 // Most of a file is empty; aim at what is not.
@@ -197,15 +210,16 @@ fn run(sample: &Sample, seed: u64) {
 
 #[test]
 fn any_damage_leaves_each_group_whole_or_fenced() {
-    let samples = [Sample::new(false), Sample::new(true)];
+    let samples = [Sample::new(false), Sample::new(true), Sample::journaled(false), Sample::journaled(true)];
     if let Ok(seed) = std::env::var("EVERMESH_SEED") {
         let seed = seed.parse().expect("EVERMESH_SEED is a number");
-        return run(&samples[(seed % 2) as usize], seed);
+        return run(&samples[(seed % 4) as usize], seed);
     }
-    let seeds: u64 = std::env::var("EVERMESH_SEEDS").map_or(600, |seeds| seeds.parse().expect("EVERMESH_SEEDS is a number"));
+    let seeds: u64 = std::env::var("EVERMESH_SEEDS").map_or(1_200, |seeds| seeds.parse().expect("EVERMESH_SEEDS is a number"));
     std::thread::scope(|scope| {
-        for (half, sample) in samples.iter().enumerate() {
-            scope.spawn(move || (0..seeds).filter(|seed| seed % 2 == half as u64).for_each(|seed| run(sample, seed)));
+        for half in 0..2 {
+            let samples = &samples;
+            scope.spawn(move || (0..seeds).filter(|seed| seed % 2 == half).for_each(|seed| run(&samples[(seed % 4) as usize], seed)));
         }
     });
 }
@@ -371,4 +385,31 @@ fn what_nobody_can_tell_apart_does_not_start() {
     let before = disk.list().unwrap();
     assert!(matches!(Rig::open(&disk, sample.options.clone()).err(), Some(Error::Lost(_))));
     assert_eq!(disk.list().unwrap(), before);
+}
+
+#[test]
+fn a_journal_that_lacks_a_batch_fences_everybody_and_is_kept_aside() {
+    let sample = Sample::journaled(false);
+    for removed in [false, true] {
+        let disk = sample.disk.kill();
+        match removed {
+            true => disk.remove(JOURNAL).unwrap(),
+            // The first batch: others are behind it.
+            false => disk.damage(JOURNAL, |bytes| bytes[100] ^= 1),
+        }
+        let mut rig = Rig::open(&disk, sample.options.clone()).unwrap();
+        let fences = Fences::clone(&rig.store.fences().borrow());
+        assert_eq!(fences.groups.keys().copied().collect::<Vec<_>>(), (0..GROUPS).collect::<Vec<_>>());
+        assert!(fences.of(0).unwrap().contains("journal"), "{fences:?}");
+        let aside: Vec<_> = disk.list().unwrap().into_iter().filter(|name| name.contains(".damaged")).collect();
+        assert_eq!(aside.len(), 2 - usize::from(removed), "{aside:?}");
+        // Begun anew, a group goes on with a journal of its own time.
+        let anew = rig.store.begin_anew(1).unwrap();
+        append(&rig.store.group(1), 7..=8, 9);
+        rig.settle();
+        anew.wait().unwrap();
+        assert!(!rig.writer.journaled.is_empty());
+        let rig = Rig::open(&rig.disk.kill(), sample.options.clone()).unwrap();
+        assert_eq!(read_all(&rig.store.group(1)), entries(7..=8, 9));
+    }
 }

@@ -12,17 +12,18 @@ use std::path::PathBuf;
 
 /// A store with a row in every table that lasts: two segments, a cut, votes, checkpoints.
 fn sample() -> Disk {
-    let options = options(1, 0);
-    let mut rig = Rig::new(options);
+    let mut rig = Rig::new(Options { journal_bytes: 32 << 10, ..options(1, 0) });
     let (one, two) = (rig.store.group(1), rig.store.group(2));
     let mut answers = vec![rig.store.save_identity(Bytes::from_static(b"node 1")).unwrap()];
     answers.push(one.save_vote(Bytes::from_static(b"vote for 1")).unwrap());
     append(&one, 0..=3, 1);
     append(&two, 1..=2, 1);
     rig.settle();
+    rig.writer.empty_journal().unwrap();
     one.truncate_after(Some(2)).unwrap();
     append(&one, 3..=4, 2);
     one.save_committed(id(4, 2));
+    rig.settle();
     append(&one, 5..=5, 2);
     two.purge(id(1, 1)).unwrap();
     two.save_checkpoint(1, Bytes::from_static(b"state at 1"), Box::new(|_| ())).unwrap();
@@ -156,7 +157,7 @@ fn load(dump: &str) -> Disk {
             let line = lines.iter().find(|line| line[0] == file).unwrap();
             let plain = disk.create(file).unwrap();
             plain.set_len(line[2].parse().unwrap()).unwrap();
-            for block in line[3].split(',') {
+            for block in line[3].split(',').filter(|block| !block.is_empty()) {
                 let (at, bytes) = block.split_once(':').unwrap();
                 plain.write(at.parse().unwrap(), &unhex(bytes)).unwrap();
             }
@@ -171,6 +172,7 @@ fn load(dump: &str) -> Disk {
         };
         let since: &[&str] = match (format, file == META) {
             (1, _) => &[],
+            // Format 3 has the tables of format 2.
             (_, true) => &["commits", "manifests", "removed", "fences"],
             (_, false) => &["commits"],
         };

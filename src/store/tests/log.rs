@@ -264,3 +264,55 @@ fn tails_are_bounded() {
     assert!(rig.store.group(9).in_memory(19) && !rig.store.group(9).in_memory(0));
     (0..10).for_each(|group| assert_eq!(read_all(&rig.store.group(group)).len(), 20));
 }
+
+#[test]
+fn small_appends_are_one_write_and_reach_the_segment_many_at_a_time() {
+    let mut rig = Rig::new(Options { journal_bytes: 64 << 10, ..options(1 << 20, 0) });
+    let (one, two) = (rig.store.group(1), rig.store.group(2));
+    let before = rig.store.stats();
+    append(&one, 1..=3, 1);
+    append(&two, 1..=2, 1);
+    rig.settle();
+    let after = rig.store.stats();
+    assert_eq!((after.commits - before.commits, after.rows - before.rows, after.syncs - before.syncs), (1, 5, 1));
+    assert_eq!(after.bytes_written - before.bytes_written, 4096, "a block of the journal");
+    assert!(one.in_memory(1) && one.read_again(0, 1).unwrap().is_none());
+    let settled = one.settle().unwrap();
+    rig.settle();
+    settled.wait().unwrap();
+    assert!(!one.in_memory(1) && !two.in_memory(1), "one commit for everybody");
+    assert_eq!(one.read_again(0, usize::MAX).unwrap().unwrap().rows, 3);
+    // A large append goes to the segment at once, and what waits in the journal goes with it.
+    append(&one, 4..=4, 1);
+    rig.settle();
+    let before = rig.store.stats();
+    two.append(vec![entry(3, 1, &"x".repeat(9000))], |result| result.unwrap()).unwrap();
+    rig.settle();
+    assert_eq!(rig.store.stats().commits - before.commits, 1);
+    assert!(rig.writer.journaled.is_empty() && !one.in_memory(4));
+    // So does a truncation, and a purge only where it meets what is in the journal.
+    append(&one, 5..=8, 1);
+    append(&two, 4..=5, 1);
+    rig.settle();
+    one.purge(id(4, 1)).unwrap();
+    rig.settle();
+    assert_eq!(rig.writer.journaled.len(), 2);
+    one.purge(id(6, 1)).unwrap();
+    rig.settle();
+    assert!(rig.writer.journaled.is_empty());
+    append(&two, 6..=7, 1);
+    rig.settle();
+    two.truncate_after(Some(6)).unwrap();
+    rig.settle();
+    assert!(rig.writer.journaled.is_empty());
+    // Without any of it the rows go when there are many.
+    for index in 9..=300 {
+        append(&one, index..=index, 1);
+        rig.settle();
+    }
+    assert!(!one.in_memory(9) && one.in_memory(300));
+    let rig = Rig::open(&rig.disk.kill(), rig.writer.shared.options.clone()).unwrap();
+    let (one, two) = (rig.store.group(1), rig.store.group(2));
+    assert_eq!(read_all(&one), entries(7..=300, 1));
+    assert_eq!((two.log_state().last, read_all(&two).len()), (Some(id(6, 1)), 6));
+}

@@ -80,6 +80,8 @@ fn options(segment_bytes: u64, tail_bytes: usize) -> Options {
         segment_bytes,
         tail_bytes,
         tails_bytes: 1 << 20,
+        // Too short for any batch, so that segments get their rows at once.
+        journal_bytes: 0,
         cache_bytes: 1 << 20,
         sealed_cache_bytes: 1 << 16,
         open_segments: 2,
