@@ -241,9 +241,16 @@ impl Nemesis {
         }
     }
 
+    /// What belongs to a node that was replaced or removed meanwhile is not undone: its process must not come back.
     async fn undo(&mut self, undo: Undo) -> Result<()> {
+        let members = self.cluster.members();
+        let staying = |mut nodes: Vec<usize>| {
+            nodes.retain(|node| members.contains(node));
+            nodes
+        };
         match undo {
-            Undo::Start(nodes) => nodes.into_iter().try_for_each(|node| self.cluster.start(node)),
+            Undo::MendDisk(node) | Undo::Rebuild(node) if !members.contains(&node) => Ok(()),
+            Undo::Start(nodes) => staying(nodes).into_iter().try_for_each(|node| self.cluster.start(node)),
             Undo::Resume(nodes) => {
                 nodes.into_iter().for_each(|node| self.cluster.process(node).into_iter().for_each(|process| process.resume()));
                 Ok(())
@@ -252,7 +259,7 @@ impl Nemesis {
             Undo::MendDisk(node) => self.mend_disk(node).await,
             Undo::Rebuild(node) => self.rebuild(node).await,
             Undo::Restart(nodes) => {
-                for node in nodes {
+                for node in staying(nodes) {
                     self.restart(node).await?;
                 }
                 Ok(())
