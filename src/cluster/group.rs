@@ -198,6 +198,11 @@ impl Group {
         self.inner.id
     }
 
+    /// The node that this replica is on.
+    pub(super) fn node(&self) -> u64 {
+        self.inner.node
+    }
+
     pub(super) fn raft(&self) -> &Raft {
         &self.inner.raft
     }

@@ -110,6 +110,10 @@ async fn open_here(node: &Arc<Inner>, stream: &Arc<Stream>, record: StreamRecord
     if !holds(node, &record) || stream.local().is_some() || node.stop.is_cancelled() || node.fence_of(record.group).is_some() {
         return;
     }
+    // Whoever holds the handle of a stream that was deleted meanwhile would open what nobody closes any more.
+    if is_deleted(node, stream) {
+        return;
+    }
     if !rebuild::return_quietly(node, record.group).await {
         return;
     }
@@ -180,6 +184,13 @@ async fn close_unwanted(node: &Arc<Inner>) {
         close_elsewhere(node, &stream).await;
     }
     sweep(node).await;
+}
+
+/// Whether the catalog here knows that the stream is no more.
+fn is_deleted(node: &Inner, stream: &Stream) -> bool {
+    let catalog = node.directory.read();
+    let is_there = catalog.streams.get(&stream.name).is_some_and(|record| record.group == stream.group);
+    !is_there && stream.group < catalog.next_group
 }
 
 /// Closes the replica here if the stream was deleted, or lives elsewhere.

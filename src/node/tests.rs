@@ -3,6 +3,7 @@
 mod disk;
 mod failover;
 mod founding;
+mod members;
 mod packing;
 mod reading;
 mod rebuild;
