@@ -77,8 +77,8 @@ impl Nemesis {
     pub async fn step(&mut self, step: &Step, recover: bool) {
         let mut undos = Vec::new();
         for fault in &step.faults {
-            if *fault == Fault::Rolling {
-                // Each node has to be ready before the next one goes, and one that is cut off never is.
+            if matches!(fault, Fault::Rolling | Fault::Join | Fault::Replace(_) | Fault::Damage { .. }) {
+                // They wait until every node is ready, and one that is cut off or drained never is.
                 self.undo_all(&mut undos).await;
             }
             match self.inject(fault).await {
