@@ -78,9 +78,9 @@ pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 pub const CHUNK_EVENTS_MAX: usize = 1_000;
 /// Bytes of the log that a reader has read ahead between two steps; what is more it reads again.
 pub const READ_AHEAD_BYTES_MAX: usize = CHUNK_BYTES_MAX / 2;
-/// Applied events that a stream keeps decoded in memory for readers at its tail.
+/// Applied events that a stream keeps in memory for readers at its tail; of the newest entry, all …
 pub const TAIL_EVENTS_MAX: usize = 2_048;
-/// Data bytes of those events.
+/// … and their encoded bytes.
 pub const TAIL_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Most streams of one cluster.

@@ -76,6 +76,11 @@ impl Forwarder {
         Forwarder { submits }
     }
 
+    /// The same without waiting; gives the request back where it would have to.
+    pub fn try_submit(&self, submit: Submit) -> std::result::Result<(), Submit> {
+        self.submits.try_send(submit).map_err(mpsc::error::TrySendError::into_inner)
+    }
+
     /// When this returns, the request has its place behind those before it.
     pub async fn submit(&self, submit: Submit) -> Result<()> {
         let deadline = submit.deadline;

@@ -38,25 +38,60 @@ impl Node {
             return Err(damage);
         }
         let Publish { events, expected_last_seq, deadline } = publish;
-        let wanted = u32::try_from(bytes + OVERHEAD_BYTES * events.len() as u64).unwrap_or(u32::MAX);
-        let room = timeout_at(deadline, node.room.clone().acquire_many_owned(wanted)).await;
+        let room = timeout_at(deadline, node.room.clone().acquire_many_owned(permits(bytes, &events))).await;
         let room = room.map_err(|_| Error::Overloaded("publishes of all streams"))?.map_err(|_| Error::Draining)?;
         let (done, outcome) = oneshot::channel();
-        node.metrics.publish_requests.inc();
-        node.metrics.publish_events.inc_by(events.len() as u64);
-        node.metrics.publish_bytes.inc_by(bytes);
+        node.count_publish(events.len(), bytes);
         let forwarder = stream.forwarder(|| Forwarder::start(node, &stream));
         forwarder.submit(Submit { events, expected_last_seq, deadline, done, room }).await?;
-        let (node, group, began) = (node.clone(), stream.group, Instant::now());
-        Ok(async move {
-            match outcome.await.unwrap_or(Err(Error::OutcomeUnknown)) {
-                Err(error) => Err(node.explain(group, error).await),
-                published => {
-                    node.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
-                    published
-                }
+        Ok(outcome_of(node.clone(), stream.group, outcome))
+    }
+
+    /// The same without waiting: what almost every publish needs, and cheaper than a future. Gives the publish back where there is
+    /// anything to wait for, or to be said of it: `submit` does that.
+    pub fn try_submit(
+        &self,
+        stream: &StreamName,
+        publish: Publish,
+    ) -> std::result::Result<impl Future<Output = Result<Published>> + Send + 'static + use<>, Publish> {
+        let node = &self.inner;
+        let Some(stream) = node.known_stream(stream).filter(|_| !node.stop.is_cancelled()) else { return Err(publish) };
+        let checked = check(&publish.events, None).and_then(|_| check(&publish.events, Some(&stream.settings())));
+        let Some(bytes) = checked.ok().filter(|_| node.is_lost(&stream).is_none()) else { return Err(publish) };
+        let Ok(room) = node.room.clone().try_acquire_many_owned(permits(bytes, &publish.events)) else { return Err(publish) };
+        let (done, outcome) = oneshot::channel();
+        let (count, Publish { events, expected_last_seq, deadline }) = (publish.events.len(), publish);
+        let forwarder = stream.forwarder(|| Forwarder::start(node, &stream));
+        match forwarder.try_submit(Submit { events, expected_last_seq, deadline, done, room }) {
+            Ok(()) => {
+                node.count_publish(count, bytes);
+                Ok(outcome_of(node.clone(), stream.group, outcome))
             }
-        })
+            Err(Submit { events, expected_last_seq, deadline, .. }) => Err(Publish { events, expected_last_seq, deadline }),
+        }
+    }
+}
+
+/// What a publish holds of the node's bound.
+fn permits(bytes: u64, events: &[NewEvent]) -> u32 {
+    u32::try_from(bytes + OVERHEAD_BYTES * events.len() as u64).unwrap_or(u32::MAX)
+}
+
+fn outcome_of(
+    node: Arc<Inner>,
+    group: u64,
+    outcome: oneshot::Receiver<Result<Published>>,
+) -> impl Future<Output = Result<Published>> + Send + 'static {
+    let began = Instant::now();
+    async move {
+        match outcome.await.unwrap_or(Err(Error::OutcomeUnknown)) {
+            // Apart: the future of each publish has no room for it.
+            Err(error) => Err(Box::pin(node.explain(group, error)).await),
+            published => {
+                node.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
+                published
+            }
+        }
     }
 }
 
@@ -88,6 +123,12 @@ fn check(events: &[NewEvent], settings: Option<&Settings>) -> Result<u64> {
 }
 
 impl Inner {
+    fn count_publish(&self, events: usize, bytes: u64) {
+        self.metrics.publish_requests.inc();
+        self.metrics.publish_events.inc_by(events as u64);
+        self.metrics.publish_bytes.inc_by(bytes);
+    }
+
     async fn stream_for_publish(&self, name: &StreamName) -> Result<Arc<Stream>> {
         match self.find_stream(name).await {
             Err(Error::StreamNotFound(_)) if self.auto_create_streams => {

@@ -80,12 +80,22 @@ impl Node {
 impl Inner {
     /// The stream's handle. A name that is not known here is looked up again after catching up with the catalog.
     pub async fn find_stream(&self, name: &StreamName) -> Result<Arc<Stream>> {
+        if let Some(stream) = self.known_stream(name) {
+            return Ok(stream);
+        }
         if let Some(record) = self.directory.stream(name) {
             return Ok(self.handle(&record));
         }
         self.catch_up_catalog().await?;
         let record = self.directory.stream(name).ok_or_else(|| Error::StreamNotFound(name.clone()))?;
         Ok(self.handle(&record))
+    }
+
+    /// The handle of a stream whose record has not changed since it was made: what every publish asks for, without a copy of the record.
+    pub fn known_stream(&self, name: &StreamName) -> Option<Arc<Stream>> {
+        let catalog = self.directory.read();
+        let record = catalog.streams.get(name)?;
+        self.stream_of_group(record.group).filter(|stream| *stream.record() == *record)
     }
 
     /// The one handle of the record's stream on this node, made if need be.

@@ -310,13 +310,11 @@ impl Session {
         publish::check_batch(&events)?;
         let stream = stream_name(stream)?;
         let deadline = Instant::now() + Duration::from_millis(limits::PUBLISH_WAIT_MS);
-        let outcome = self.node.submit(&stream, node::Publish { events, expected_last_seq, deadline }).await?;
-        self.pending.push(Box::pin(async move {
-            match outcome.await {
-                Ok(published) => Frame { ack: Some(ack(published)), ..Frame::answer(id) },
-                Err(error) => failed(Some(id), error.into()),
-            }
-        }));
+        let outcome: Outcome = match self.node.try_submit(&stream, node::Publish { events, expected_last_seq, deadline }) {
+            Ok(outcome) => Box::pin(acknowledged(id, ack, outcome)),
+            Err(publish) => Box::pin(acknowledged(id, ack, Box::pin(self.node.submit(&stream, publish)).await?)),
+        };
+        self.pending.push(outcome);
         Ok(())
     }
 
@@ -369,6 +367,14 @@ impl Session {
         // Done either way: it was aborted, or had ended.
         let _ = (&mut subscription.task).await;
         Ok(())
+    }
+}
+
+/// The frame that says how a publish ended.
+async fn acknowledged(id: u64, ack: fn(Published) -> Ack, outcome: impl Future<Output = node::Result<Published>>) -> Frame {
+    match outcome.await {
+        Ok(published) => Frame { ack: Some(ack(published)), ..Frame::answer(id) },
+        Err(error) => failed(Some(id), error.into()),
     }
 }
 
