@@ -105,6 +105,7 @@ enum Fate {
 
 struct Pending {
     request: Bytes,
+    since: Instant,
     deadline: Instant,
     done: oneshot::Sender<Result<Published>>,
     fate: Fate,
@@ -225,7 +226,7 @@ impl Task {
         };
         let request = encode_request(&head, &submit.events);
         let Submit { deadline, done, room, .. } = submit;
-        self.pending.insert(counter, Pending { request, deadline, done, fate: Fate::Waiting, _room: room });
+        self.pending.insert(counter, Pending { request, since: Instant::now(), deadline, done, fate: Fate::Waiting, _room: room });
     }
 
     /// The next unsent requests as one call to whoever leads; `None`: nobody is known to lead.
@@ -243,7 +244,7 @@ impl Task {
             }
             None => self.remote_leader(node, stream)?,
         };
-        let (mut counters, mut requests, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut counters, mut requests, mut bytes, now) = (Vec::new(), Vec::new(), 0, Instant::now());
         for (counter, pending) in self.pending.range_mut(self.unsent..) {
             let full = requests.len() >= CALL_REQUESTS_MAX || bytes + pending.request.len() > CALL_BYTES_MAX;
             if full && !requests.is_empty() {
@@ -254,6 +255,7 @@ impl Task {
             counters.push(*counter);
             if pending.fate == Fate::Waiting {
                 pending.fate = Fate::InFlight;
+                node.metrics.publish_stages.route.observe((now - pending.since).as_secs_f64());
             }
         }
         let last = *counters.last()?;

@@ -2,7 +2,7 @@
 
 use super::{Inner, figures};
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::{counter::Counter, gauge::Gauge, histogram::Histogram};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 use prometheus_client::registry::Registry;
 use std::sync::Mutex;
 
@@ -12,6 +12,7 @@ pub struct Metrics {
     pub publish_events: Counter,
     pub publish_bytes: Counter,
     pub publish_seconds: Histogram,
+    pub publish_stages: Stages,
     pub read_events: Counter,
     pub replicas_fenced: Counter,
     pub rebuilds_done: Counter,
@@ -32,6 +33,28 @@ pub struct Metrics {
     disk_free_bytes: Gauge,
     disk_reserve_bytes: Gauge,
     disk_level: Gauge,
+}
+
+/// Where the time of publishes goes, in seconds. What `publish_seconds` has beside them is network and HTTP. Clones count together.
+#[derive(Clone)]
+pub struct Stages {
+    /// Of each request, at the node that was asked: until it is sent to the leader.
+    pub route: Histogram,
+    /// Of each call, at the leader: until an entry is made with it.
+    pub queue: Histogram,
+    /// Of each entry, at the leader: until a majority has it on disk and it is applied.
+    pub commit: Histogram,
+}
+
+impl Stages {
+    fn register(registry: &mut Registry) -> Stages {
+        let family = Family::<[(&str, &str); 1], Histogram, _>::new_with_constructor(|| Histogram::new(latency_bounds()));
+        let stage = |name| family.get_or_create(&[("stage", name)]).clone();
+        let stages = Stages { route: stage("route"), queue: stage("queue"), commit: stage("commit") };
+        let help = "Waiting at this node for the leader to be sent to, at the leader for an entry, and for its commit";
+        registry.register("publish_stage_seconds", help, family);
+        stages
+    }
 }
 
 /// Why this node hands a leadership over.
@@ -69,6 +92,7 @@ impl Default for Metrics {
         let fallen_asleep = counter("streams_fallen_asleep", "Streams that this node led and put to sleep, as nothing happened to them");
         let publish_seconds = Histogram::new(latency_bounds());
         registry.register("publish_seconds", "From admission to acknowledgement of publishes of this node", publish_seconds.clone());
+        let publish_stages = Stages::register(&mut registry);
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -79,6 +103,7 @@ impl Default for Metrics {
             publish_events,
             publish_bytes,
             publish_seconds,
+            publish_stages,
             read_events,
             replicas_fenced,
             rebuilds_done,

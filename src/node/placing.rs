@@ -125,8 +125,7 @@ async fn open_here(node: &Arc<Inner>, stream: &Arc<Stream>, record: StreamRecord
         Err(_) if node.fence_of(record.group).is_some() => return,
         Err(failure) => return node.fail(failure),
     };
-    let (clock, disk, mesh) = (node.clock.clone(), node.disk.clone(), node.mesh.clone());
-    let proposer = Proposer::start(&node.runtime, stream, group.clone(), replica.state(), clock, disk, mesh);
+    let proposer = Proposer::start(node, stream, group.clone(), replica.state());
     stream.set_local(Some(Local { group, replica, proposer }));
     if record.has_begun() {
         let (node_too, stream) = (node.clone(), stream.clone());

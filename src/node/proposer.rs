@@ -2,8 +2,10 @@
 //!
 //! No timer delays anything: what arrives while the last entries are on their way to disk is the next batch.
 
+use super::Inner;
 use super::clock::Clock;
 use super::disk::Disk;
+use super::metrics::Stages;
 use super::remote::{self, Forward};
 use super::stream::Stream;
 use crate::cluster::{
@@ -77,6 +79,7 @@ struct Call {
     origin: u64,
     forward: Forward,
     sink: Sink,
+    since: Instant,
 }
 
 /// The newest attempt of an origin.
@@ -137,15 +140,7 @@ pub struct Proposer {
 
 impl Proposer {
     /// The proposer lives until its last handle is dropped.
-    pub fn start(
-        runtime: &tokio::runtime::Handle,
-        stream: &Arc<Stream>,
-        group: Group,
-        state: watch::Receiver<crate::core::machine::State>,
-        clock: Clock,
-        disk: Arc<Disk>,
-        mesh: Mesh,
-    ) -> Proposer {
+    pub fn start(node: &Inner, stream: &Arc<Stream>, group: Group, state: watch::Receiver<crate::core::machine::State>) -> Proposer {
         let (calls, waiting) = mpsc::channel(CALLS_WAITING);
         let gates = Arc::new(Gates::default());
         let task = Task {
@@ -155,11 +150,12 @@ impl Proposer {
             waiting,
             gates: gates.clone(),
             state,
-            clock,
-            disk,
-            mesh,
+            clock: node.clock.clone(),
+            disk: node.disk.clone(),
+            mesh: node.mesh.clone(),
+            stages: node.metrics.publish_stages.clone(),
         };
-        runtime.spawn(task.run());
+        node.runtime.spawn(task.run());
         Proposer { calls, gates }
     }
 
@@ -168,7 +164,7 @@ impl Proposer {
         if !self.gates.let_in(origin, &forward) {
             return sink.send(Err(Failure::NotAccepted));
         }
-        if let Err(error) = self.calls.try_send(Call { origin, forward, sink }) {
+        if let Err(error) = self.calls.try_send(Call { origin, forward, sink, since: Instant::now() }) {
             let call = error.into_inner();
             self.gates.refuse(origin, &call.forward);
             call.sink.send(Err(Failure::NotAccepted));
@@ -186,6 +182,7 @@ struct Task {
     clock: Clock,
     disk: Arc<Disk>,
     mesh: Mesh,
+    stages: Stages,
 }
 
 type Proposed = BoxFuture<'static, (Vec<Call>, Result<Response, NotProposed>)>;
@@ -315,6 +312,8 @@ impl Task {
             calls.drain(..).for_each(|call| self.refuse(call, failure));
             return Box::pin(async { (Vec::new(), Ok(Response::Stream(Vec::new()))) });
         }
+        let began = Instant::now();
+        calls.iter().for_each(|call| self.stages.queue.observe((began - call.since).as_secs_f64()));
         *time = self.clock.now().max(*time);
         let requests = calls.iter().flat_map(|call| call.forward.requests.iter().cloned()).collect();
         let Some(stream) = self.stream.upgrade() else { return Box::pin(async { (calls, Err(NotProposed::Refused)) }) };
@@ -330,7 +329,16 @@ impl Task {
         let command = Command::Publish(publish).encode();
         let command = if pack::is_candidate(&command) && self.all_unpack(&stream) { pack::pack(command) } else { command };
         match self.group.propose(leader, command).await {
-            Ok(done) => Box::pin(async move { (calls, done.await) }),
+            Ok(done) => {
+                let commit = self.stages.commit.clone();
+                Box::pin(async move {
+                    let done = done.await;
+                    if done.is_ok() {
+                        commit.observe(began.elapsed().as_secs_f64());
+                    }
+                    (calls, done)
+                })
+            }
             Err(error) => {
                 // Before the next entry is made, so that nothing overtakes what this one carried.
                 calls.iter().for_each(|call| self.gates.refuse(call.origin, &call.forward));

@@ -72,7 +72,9 @@ async fn health_and_cluster() {
     let metrics = expect(get("/metrics"), 200).await;
     assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
     let text = String::from_utf8(metrics.bytes).unwrap();
-    for name in ["publish_events_total", "publish_seconds_bucket{le=\"0.0001\"}", "read_events_total"] {
+    let stages = ["route", "queue", "commit"].map(|stage| format!("publish_stage_seconds_count{{stage=\"{stage}\"}}"));
+    let others = ["publish_events_total", "publish_seconds_bucket{le=\"0.0001\"}", "read_events_total"];
+    for name in stages.iter().map(String::as_str).chain(others) {
         assert!(text.contains(&format!("\nevermesh_{name} ")), "{name} is not in\n{text}");
     }
 }
