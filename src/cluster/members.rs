@@ -52,11 +52,12 @@ enum Role {
 impl Group {
     /// At the leader: brings every node of `wanted` up to date as a learner, then makes exactly them the voters.
     pub async fn change_members(&self, wanted: &BTreeSet<u64>) -> Result<(), String> {
-        self.check_belongs().await?;
         for id in wanted.iter().filter(|id| !self.is_voter(**id)) {
+            self.check_belongs().await?;
             self.raft().add_learner(*id, EmptyNode::new(), false).await.map_err(|error| error.to_string())?;
             self.wait_caught_up(*id).await?;
         }
+        self.check_belongs().await?;
         let change = ChangeMembers::ReplaceAllVoters(wanted.clone());
         self.raft().change_membership(change, false).await.map_err(|error| error.to_string())?;
         Ok(())
@@ -65,11 +66,9 @@ impl Group {
     /// A leader that was taken out goes on for a moment, until somebody else leads: openraft lets it append, but takes a change of members by
     /// it for impossible (an assertion that ends the group's task, where those are compiled in). The next leader makes it.
     async fn check_belongs(&self) -> Result<(), String> {
-        match role_of(self.raft(), self.node()).await {
-            Ok(Role::Nothing(_)) => Err("this node does not belong to the group any more".into()),
-            Ok(Role::Voter | Role::Learner) => Ok(()),
-            Err(NotOut::Failed(why)) => Err(why),
-            Err(NotOut::NotLeader(_)) => Err("another node leads".into()),
+        match role_of(self.raft(), self.node()).await? {
+            Role::Nothing(_) => Err("this node does not belong to the group any more".into()),
+            Role::Voter | Role::Learner => Ok(()),
         }
     }
 
@@ -124,7 +123,7 @@ impl Group {
             let now = self.current();
             let Some(leader) = now.mine else { return Err(NotOut::NotLeader(now.leader)) };
             self.confirm_leadership().await.map_err(NotOut::Failed)?;
-            let change = match role_of(self.raft(), id).await? {
+            let change = match role_of(self.raft(), id).await.map_err(NotOut::Failed)? {
                 Role::Nothing(index) => return Ok(CountedOut { leader, index }),
                 Role::Voter => ChangeMembers::RemoveVoters([id].into()),
                 Role::Learner => ChangeMembers::RemoveNodes([id].into()),
@@ -142,7 +141,7 @@ impl Group {
 }
 
 /// Asked of the group's own task, so that nothing newer is missed.
-async fn role_of(raft: &Raft, id: u64) -> Result<Role, NotOut> {
+async fn role_of(raft: &Raft, id: u64) -> Result<Role, String> {
     let role = move |state: &RaftState<TypeConfig>| {
         let memberships = [state.membership_state.effective(), state.membership_state.committed()];
         let is_voter = memberships.iter().any(|stored| stored.membership().voter_ids().any(|voter| voter == id));
@@ -154,5 +153,5 @@ async fn role_of(raft: &Raft, id: u64) -> Result<Role, NotOut> {
             (false, false) => Role::Nothing(committed),
         }
     };
-    raft.with_raft_state(role).await.map_err(|error| NotOut::Failed(error.to_string()))
+    raft.with_raft_state(role).await.map_err(|error| error.to_string())
 }

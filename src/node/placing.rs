@@ -9,7 +9,7 @@ use super::proposer::Proposer;
 use super::replica::Replica;
 use super::stream::{Local, Stream};
 use super::{Inner, rebuild, sleep};
-use crate::core::catalog::StreamRecord;
+use crate::core::catalog::{Catalog, StreamRecord};
 use futures_util::{StreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -188,16 +188,19 @@ async fn close_unwanted(node: &Arc<Inner>) {
 /// Whether the catalog here knows that the stream is no more.
 fn is_deleted(node: &Inner, stream: &Stream) -> bool {
     let catalog = node.directory.read();
-    let is_there = catalog.streams.get(&stream.name).is_some_and(|record| record.group == stream.group);
-    !is_there && stream.group < catalog.next_group
+    record_of(&catalog, stream).is_none() && stream.group < catalog.next_group
+}
+
+/// What the catalog says of this very stream; another one may have its name by now.
+fn record_of<'a>(catalog: &'a Catalog, stream: &Stream) -> Option<&'a StreamRecord> {
+    catalog.streams.get(&stream.name).filter(|record| record.group == stream.group)
 }
 
 /// Closes the replica here if the stream was deleted, or lives elsewhere.
 async fn close_elsewhere(node: &Arc<Inner>, stream: &Arc<Stream>) {
     let is_placed_here = {
         let catalog = node.directory.read();
-        let record = catalog.streams.get(&stream.name).filter(|record| record.group == stream.group);
-        record.map(|record| record.placement.contains(&node.id))
+        record_of(&catalog, stream).map(|record| record.placement.contains(&node.id))
     };
     match is_placed_here {
         None => delete(node, stream).await,

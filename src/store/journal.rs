@@ -97,6 +97,11 @@ impl Journal {
     }
 }
 
+/// The length of a journal that is to have so many bytes.
+fn bounded(len: u64) -> u64 {
+    len.clamp(BLOCK_BYTES, BYTES_MAX).next_multiple_of(BLOCK_BYTES)
+}
+
 fn blocks(bytes: usize) -> u64 {
     (bytes as u64).next_multiple_of(BLOCK_BYTES)
 }
@@ -236,7 +241,7 @@ impl Found {
 
     /// Goes on in this file, or in a new one if this one is not as long as it should be; everything in it is durable in segments.
     pub fn begin(self, place: &Arc<Place>, len: u64, segment: u32, number: u64) -> Result<Journal, Error> {
-        let len = len.clamp(BLOCK_BYTES, BYTES_MAX).next_multiple_of(BLOCK_BYTES);
+        let len = bounded(len);
         if self.missing.is_some() || self.bytes.len() as u64 != len {
             create(&*place.files, len)?;
         }
@@ -249,6 +254,7 @@ impl Found {
 /// Makes an empty journal in place of what there is, durably on return. All of it is written, so that later writes need no new blocks of
 /// the file system.
 pub(super) fn create(files: &dyn Files, len: u64) -> Result<(), Error> {
+    let len = bounded(len);
     let unfinished = format!("{JOURNAL}{UNFINISHED}");
     let file = files.create(&unfinished)?;
     let written = file.set_len(len).and_then(|()| file.write(0, &vec![0; len as usize])).and_then(|()| file.sync_data());

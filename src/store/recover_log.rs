@@ -52,18 +52,15 @@ pub(super) fn open(
     next_segment: u32,
 ) -> Result<Log, Error> {
     let files = &*segments.place.files;
-    if found.is_empty() && Found::read(files)?.is_missing() {
-        // Before the first segment: from then on its absence means something.
-        journal::create(files, options.journal_bytes)?;
-    }
     let mut journal = Found::read(files)?;
     let newest = records.segments.last().copied().unwrap_or(0).max(journal.segment());
     let next_segment = next_segment.max(newest + 1);
     let found = without_retired(found, records, segments)?;
     let findings = look(&found, records, segments, &journal)?;
     if journal.is_missing() && !findings.journal_lost {
-        // Nobody needs anything of it. It is there again before somebody might.
+        // Nobody needs anything of it, or this is the beginning. It is there before the next segment: from then on its absence means something.
         journal::create(files, options.journal_bytes)?;
+        journal = Found::read(files)?;
     }
     let last = findings.whole.last_key_value().map(|(number, (segment, _))| (*number, segment.clone()));
     let active = match last {
